@@ -1,0 +1,207 @@
+//! Caller keys: reading a credential from a request and finding its key.
+//!
+//! Only SHA-256 digests of secrets are stored and compared, so the time a
+//! look-up takes tells nothing about a secret.
+
+use std::{sync::Arc, time::SystemTime};
+
+use aisix_core::{Error, Glob, Reason};
+use foldhash::HashMap;
+use http::{HeaderMap, header::AUTHORIZATION};
+use sha2::{Digest, Sha256};
+
+/// A SHA-256 digest.
+pub type Digest256 = [u8; 32];
+
+/// The digest of a secret.
+pub fn digest(secret: &str) -> Digest256 {
+    Sha256::digest(secret.as_bytes()).into()
+}
+
+/// A caller-facing key.
+#[derive(Clone, Debug)]
+pub struct Key {
+    /// Resource id.
+    pub id: Arc<str>,
+    /// Digest of the secret.
+    pub digest: Digest256,
+    /// Names and patterns of the models it may use; none means no model.
+    pub allowed_models: Vec<Glob>,
+    /// Last instant at which the key is valid.
+    pub expires_at: Option<SystemTime>,
+    /// A disabled key is refused whatever else holds.
+    pub disabled: bool,
+}
+
+impl Key {
+    /// Whether the key may use a model, by the name the caller sent.
+    pub fn may_use(&self, model: &str) -> bool {
+        self.allowed_models.iter().any(|pattern| pattern.matches(model))
+    }
+}
+
+/// A key together with what its user keeps beside it.
+#[derive(Debug)]
+pub struct Entry<T> {
+    /// The key.
+    pub key: Key,
+    /// What belongs to it.
+    pub extra: T,
+}
+
+/// A refusal: what the caller reads and what telemetry counts.
+#[derive(Debug)]
+pub struct Denial {
+    /// The error.
+    pub error: Error,
+    /// Credential kind: `api_key`, or `none` when there was no credential.
+    pub method: &'static str,
+    /// Why, as a bounded word.
+    pub reason: &'static str,
+    /// Id of the key, when one was found.
+    pub key_id: Option<Arc<str>>,
+}
+
+/// All keys by digest.
+#[derive(Debug)]
+pub struct KeyTable<T> {
+    by_digest: HashMap<Digest256, Arc<Entry<T>>>,
+}
+
+impl<T> KeyTable<T> {
+    /// Builds the table. Of two keys with one secret the lowest id wins.
+    pub fn new(entries: impl IntoIterator<Item = Entry<T>>) -> Self {
+        let mut by_digest: HashMap<Digest256, Arc<Entry<T>>> = HashMap::default();
+        for entry in entries {
+            match by_digest.get(&entry.key.digest) {
+                Some(known) if known.key.id <= entry.key.id => {}
+                _ => {
+                    by_digest.insert(entry.key.digest, Arc::new(entry));
+                }
+            }
+        }
+        Self { by_digest }
+    }
+
+    /// Finds the key of a request, or says why there is none.
+    pub fn identify(&self, headers: &HeaderMap, now: SystemTime) -> Result<Arc<Entry<T>>, Denial> {
+        let token = credential(headers).ok_or_else(|| Denial {
+            error: Error::new(Reason::MissingCredential, "missing or malformed Authorization header"),
+            method: "none",
+            reason: "missing_credentials",
+            key_id: None,
+        })?;
+        let entry = self
+            .by_digest
+            .get(&digest(token))
+            .ok_or_else(|| denied(Error::new(Reason::UnknownKey, "invalid API key"), "unknown_key", None))?;
+        let id = || Some(entry.key.id.clone());
+        if entry.key.disabled {
+            let error = Error::new(Reason::KeyDisabled, "API key has been disabled");
+            return Err(denied(error, "key_disabled", id()));
+        }
+        if entry.key.expires_at.is_some_and(|end| now > end) {
+            return Err(denied(Error::new(Reason::KeyExpired, "API key has expired"), "key_expired", id()));
+        }
+        Ok(entry.clone())
+    }
+}
+
+fn denied(error: Error, reason: &'static str, key_id: Option<Arc<str>>) -> Denial {
+    Denial { error, method: "api_key", reason, key_id }
+}
+
+/// The token of a request. `Authorization` decides alone when it is present;
+/// `x-api-key` is read only without it.
+pub fn credential(headers: &HeaderMap) -> Option<&str> {
+    let (value, scheme) = match headers.get(AUTHORIZATION) {
+        Some(value) => (value, "Bearer "),
+        None => (headers.get("x-api-key")?, ""),
+    };
+    let token = value.to_str().ok()?.strip_prefix(scheme)?.trim();
+    (!token.is_empty()).then_some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn headers(pairs: &[(&'static str, &[u8])]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| {
+                (http::HeaderName::from_static(name), http::HeaderValue::from_bytes(value).expect("header"))
+            })
+            .collect()
+    }
+
+    fn key(id: &str, secret: &str) -> Entry<()> {
+        let key = Key {
+            id: id.into(),
+            digest: digest(secret),
+            allowed_models: vec![Glob::new("gpt-*")],
+            expires_at: None,
+            disabled: false,
+        };
+        Entry { key, extra: () }
+    }
+
+    #[test]
+    fn credentials_are_found_where_they_may_be() {
+        for (pairs, token) in [
+            (&[("authorization", &b"Bearer  k "[..])][..], Some("k")),
+            (&[("x-api-key", b" k ")], Some("k")),
+            (&[("authorization", b"Bearer k"), ("x-api-key", b"other")], Some("k")),
+            (&[("authorization", b"Basic k"), ("x-api-key", b"other")], None),
+            (&[("authorization", b"bearer k")], None),
+            (&[("authorization", b"Bearer ")], None),
+            (&[("authorization", b"Bearer \xe9")], None),
+            (&[("authorization", b"k")], None),
+            (&[("x-api-key", b"  ")], None),
+            (&[], None),
+        ] {
+            assert_eq!(credential(&headers(pairs)), token, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn denials_say_why() {
+        let now = SystemTime::now();
+        let mut expired = key("b", "old");
+        expired.key.expires_at = Some(now);
+        let mut both = key("c", "off");
+        both.key.disabled = true;
+        both.key.expires_at = Some(now);
+        let table = KeyTable::new([key("a", "good"), expired, both]);
+        let ask = |secret: &str, now| {
+            let bearer = format!("Bearer {secret}");
+            table
+                .identify(&headers(&[("authorization", bearer.as_bytes())]), now)
+                .map(|e| e.key.id.to_string())
+                .map_err(|d| d.reason)
+        };
+        let later = now + Duration::from_nanos(1);
+        assert_eq!(ask("good", now), Ok("a".into()));
+        assert_eq!(ask("nope", now), Err("unknown_key"));
+        assert_eq!(ask("old", now), Ok("b".into()));
+        assert_eq!(ask("old", later), Err("key_expired"));
+        assert_eq!(ask("off", later), Err("key_disabled"));
+        assert_eq!(table.identify(&headers(&[]), now).expect_err("none").method, "none");
+    }
+
+    #[test]
+    fn the_lowest_id_wins() {
+        for ids in [["a", "b"], ["b", "a"]] {
+            let table = KeyTable::new(ids.map(|id| key(id, "same")));
+            let found = table.identify(&headers(&[("x-api-key", b"same")]), SystemTime::now()).expect("key");
+            assert_eq!(&*found.key.id, "a");
+        }
+    }
+
+    #[test]
+    fn access_goes_by_the_name_sent() {
+        let entry = key("a", "s");
+        assert!(entry.key.may_use("gpt-4o") && !entry.key.may_use("claude"));
+    }
+}
