@@ -1,0 +1,335 @@
+//! Provider keys: an upstream credential, its address, and what is changed on
+//! the way there and back.
+
+use aisix_core::Secret;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use crate::schema::{Fault, Fields, Format, Hidden, Kind, List, Map, Off, Path, Problem, Seg, def, opt, req};
+use crate::template::HeaderTemplate;
+use crate::tree::Node;
+
+/// The family of upstreams that a key belongs to.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Adapter {
+    /// OpenAI and everything compatible with it.
+    #[serde(rename = "openai")]
+    OpenAi,
+    /// Anthropic and everything compatible with it.
+    Anthropic,
+    /// AWS Bedrock.
+    Bedrock,
+    /// Google Vertex AI.
+    Vertex,
+    /// Azure OpenAI.
+    #[serde(rename = "azure-openai")]
+    AzureOpenAi,
+}
+
+/// An upstream credential and address.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ProviderKey {
+    /// The name that models refer to.
+    pub display_name: String,
+    /// The credential.
+    pub api_key: Secret<String>,
+    /// The root of the upstream, as written (without surrounding blanks);
+    /// `None` when absent or blank.
+    #[serde(default, deserialize_with = "not_blank")]
+    pub api_base: Option<String>,
+    /// The vendor; may be empty. `openai` and `echo` decide the protocol
+    /// whatever `adapter` says.
+    pub provider: String,
+    /// The protocol when `provider` does not decide it.
+    pub adapter: Option<Adapter>,
+    /// Labels for telemetry.
+    pub telemetry_tags: TelemetryTags,
+    /// Changes to requests.
+    #[serde(default)]
+    pub request: RequestOverrides,
+    /// Changes around replies.
+    #[serde(default)]
+    pub response: ResponseOverrides,
+    /// Headers removed before a request is passed through, lower case.
+    #[serde(deserialize_with = "header_list")]
+    pub strip_headers: Vec<String>,
+    /// Own trust; `None` when it changes nothing.
+    #[serde(default, deserialize_with = "own_trust")]
+    pub tls: Option<KeyTls>,
+}
+
+/// Labels for telemetry.
+#[derive(Clone, Debug, Deserialize)]
+pub struct TelemetryTags {
+    /// `catalog` or `byo`.
+    pub kind: Option<String>,
+    /// Shown first in the catalogue.
+    pub featured: bool,
+    /// Provider name to show.
+    pub branded_provider: Option<String>,
+    /// Label of the key.
+    pub pk_label: Option<String>,
+    /// Label of a key that a customer brought.
+    pub byo_label: Option<String>,
+}
+
+/// Changes to requests.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct RequestOverrides {
+    /// Top-level body keys and their new names; no identity renames.
+    #[serde(default, deserialize_with = "renames")]
+    pub param_renames: Vec<(String, String)>,
+    /// Limits of numeric parameters.
+    #[serde(default)]
+    pub param_constraints: ParamConstraints,
+    /// Headers added when not set, lower-case names.
+    #[serde(default, deserialize_with = "templates")]
+    pub default_headers: Vec<(String, HeaderTemplate)>,
+    /// Patterns of client headers to forward, lower case.
+    #[serde(default, deserialize_with = "header_list")]
+    pub forward_client_headers: Vec<String>,
+    /// Top-level body fields added when the caller did not set them.
+    #[serde(default)]
+    pub default_body_fields: Hidden<serde_json::Map<String, Value>>,
+}
+
+/// Limits of numeric parameters.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq)]
+pub struct ParamConstraints {
+    /// Upper limit of `temperature`, applied first.
+    pub temperature_max: Option<f64>,
+    /// Lower limit of `temperature`.
+    pub temperature_min: Option<f64>,
+}
+
+/// Whether a stream must end in `[DONE]`.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum StreamDoneMarker {
+    /// It must.
+    Required,
+    /// It may.
+    Optional,
+    /// It must not.
+    None,
+}
+
+/// Changes around replies.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct ResponseOverrides {
+    /// Only decides whether a warning is logged; `None` = either is fine.
+    pub stream_done_marker: Option<StreamDoneMarker>,
+    /// Flatten lists of text blocks in request messages into one text.
+    #[serde(default)]
+    pub content_list_to_string: bool,
+    /// Stored, without effect.
+    pub error_envelope: Option<String>,
+    /// Path of the reasoning text in a delta, such as `delta.reasoning`.
+    pub reasoning_field: Option<String>,
+}
+
+/// Own trust of a key, on top of the deployment's.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct KeyTls {
+    /// Extra trust roots, PEM.
+    pub ca_cert: Option<String>,
+    /// Whether certificates are checked.
+    pub verify: bool,
+}
+
+impl ProviderKey {
+    /// Whether the gateway answers itself, without an upstream.
+    pub fn is_echo(&self) -> bool {
+        self.provider == ECHO
+    }
+}
+
+/// The vendor name of the built-in provider.
+const ECHO: &str = "echo";
+
+pub(crate) const TABLE: Fields = &[
+    req("display_name", Kind::NAME, "Unique name; models refer to it."),
+    req("api_key", Kind::Secret, "Upstream credential.").alias("secret"),
+    opt(
+        "api_base",
+        Kind::text(0, Format::Url),
+        "Root of the upstream, such as `https://api.example.com/v1`. Default for `provider: openai`: OpenAI's own.",
+    ),
+    def(
+        "provider",
+        Kind::TEXT,
+        r#""""#,
+        "Vendor. `openai` selects the OpenAI protocol, `echo` the built-in provider that answers with the last user message; for other names `adapter` selects.",
+    ),
+    opt(
+        "adapter",
+        Kind::Enum(&["openai", "anthropic", "bedrock", "vertex", "azure-openai"]),
+        "Protocol of the upstream. Only `openai` is supported yet.",
+    ),
+    def("telemetry_tags", Kind::Object(TAGS), "{}", "Labels for telemetry.").later(Off::Hollow),
+    opt("request", Kind::Object(REQUEST), "Changes to requests."),
+    opt("response", Kind::Object(RESPONSE), "Changes around replies."),
+    def(
+        "strip_headers",
+        Kind::List(&List::of(Kind::TEXT)),
+        r#"["authorization","cookie","set-cookie","x-api-key"]"#,
+        "Headers removed before a request is passed through; a list replaces the default.",
+    )
+    .later(Off::Default),
+    opt("tls", Kind::Object(TLS), "Own trust, on top of the deployment's."),
+];
+
+const TAGS: Fields = &[
+    opt("kind", Kind::Enum(&["catalog", "byo"]), "Where the key comes from."),
+    def("featured", Kind::Bool, "false", "Shown first in the catalogue."),
+    opt("branded_provider", Kind::TEXT, "Provider name to show."),
+    opt("pk_label", Kind::TEXT, "Label of the key."),
+    opt("byo_label", Kind::TEXT, "Label of a key that a customer brought."),
+];
+
+const REQUEST: Fields = &[
+    opt(
+        "param_renames",
+        Kind::Map(&Map { key: Format::Any, value: Kind::TEXT, secret: false }),
+        "Top-level body keys and their new names; the renamed value wins.",
+    ),
+    opt("param_constraints", Kind::Object(CONSTRAINTS), "Limits of numeric parameters."),
+    opt(
+        "default_headers",
+        Kind::Map(&Map {
+            key: Format::UpstreamHeader,
+            value: Kind::text(0, Format::HeaderTemplate),
+            secret: true,
+        }),
+        "Headers added when not set. Values may hold `${request.id}`, `${request.api_key.id}`, `.name`, `.team_id`, `.user_id`, `${model.id}`, `${model.name}`, `${provider_key.id}`, `${provider_key.name}`; in a resources file write `$${...}`.",
+    ),
+    opt(
+        "forward_client_headers",
+        Kind::List(&List::of(Kind::text(0, Format::Pattern))),
+        "Client headers to forward; patterns with one `*`.",
+    ),
+    opt(
+        "default_body_fields",
+        Kind::Anything { secret: true },
+        "Top-level body fields added when the caller did not set them.",
+    ),
+];
+
+const NUMBER: Kind = Kind::Number { min: f64::NEG_INFINITY, max: f64::INFINITY };
+
+const CONSTRAINTS: Fields = &[
+    opt("temperature_max", NUMBER, "Upper limit of `temperature`, applied first."),
+    opt("temperature_min", NUMBER, "Lower limit of `temperature`."),
+];
+
+const RESPONSE: Fields = &[
+    opt(
+        "stream_done_marker",
+        Kind::Enum(&["required", "optional", "none"]),
+        "Whether a stream must end in `[DONE]`; decides only whether a warning is logged.",
+    ),
+    def(
+        "content_list_to_string",
+        Kind::Bool,
+        "false",
+        "Flatten lists of text blocks in request messages into one text.",
+    ),
+    opt("error_envelope", Kind::TEXT, "Accepted without effect."),
+    opt(
+        "reasoning_field",
+        Kind::text(0, Format::DeltaPath),
+        "Where the upstream puts reasoning text in a delta; copied to `reasoning_content`.",
+    ),
+];
+
+const TLS: Fields = &[
+    opt("ca_cert", Kind::text(0, Format::Certificates), "Extra trust roots, PEM text."),
+    def("verify", Kind::Bool, "true", "false accepts any certificate."),
+];
+
+/// The rules that the table cannot say.
+pub(crate) fn rules(node: &Node, document: &Value, problems: &mut Vec<Problem>) {
+    let mut add = |path: Path, at: &Node, fault: Fault| {
+        problems.push(Problem { path, origin: at.origin.clone(), fault });
+    };
+    let own = |field: &'static str| (Path::of(field), node.get(field).unwrap_or(node));
+    let provider = document["provider"].as_str().unwrap_or_default();
+    let unsupported = match (provider, document["adapter"].as_str()) {
+        ("anthropic", _) => Some("provider"),
+        ("openai" | ECHO, _) | (_, None) => None,
+        (_, Some("anthropic" | "bedrock" | "vertex" | "azure-openai")) => Some("adapter"),
+        // `openai`, or a name that was refused already.
+        _ => None,
+    };
+    if let Some(field) = unsupported {
+        let (path, at) = own(field);
+        add(path, at, Fault::NotSupported);
+    }
+    let base = document["api_base"].as_str().unwrap_or_default();
+    if provider == ECHO && !base.trim().is_empty() {
+        let (path, at) = own("api_base");
+        let why = "has no effect with the built-in provider `echo`";
+        add(path, at, Fault::Rule(why.into()));
+    }
+    let path = Path::of("request.default_headers");
+    let mut seen: Vec<String> = Vec::new();
+    let headers = node.at("request.default_headers").and_then(Node::as_map);
+    for (name, value) in headers.unwrap_or_default() {
+        let lower = name.to_lowercase();
+        if seen.contains(&lower) {
+            let why = "is given twice; header names ignore case";
+            add(path.with(Seg::Key(name.clone())), value, Fault::Rule(why.into()));
+        }
+        seen.push(lower);
+    }
+}
+
+fn not_blank<'de, D: Deserializer<'de>>(raw: D) -> Result<Option<String>, D::Error> {
+    let text = Option::<String>::deserialize(raw)?;
+    let text = text.map(|text| text.trim().to_owned());
+    Ok(text.filter(|text| !text.is_empty()))
+}
+
+/// Trimmed, lower case, without blanks and repetitions, in order.
+fn header_list<'de, D: Deserializer<'de>>(raw: D) -> Result<Vec<String>, D::Error> {
+    let mut names: Vec<String> = Vec::new();
+    for name in Vec::<String>::deserialize(raw)? {
+        let name = name.trim().to_lowercase();
+        if !name.is_empty() && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+type Pairs = serde_json::Map<String, Value>;
+
+fn pairs<E: Error>(pairs: Pairs) -> impl Iterator<Item = Result<(String, String), E>> {
+    pairs.into_iter().map(|(key, value)| match value {
+        Value::String(text) => Ok((key, text)),
+        _ => Err(E::custom("expected a string")),
+    })
+}
+
+fn renames<'de, D: Deserializer<'de>>(raw: D) -> Result<Vec<(String, String)>, D::Error> {
+    let renames = pairs::<D::Error>(Pairs::deserialize(raw)?);
+    renames.filter(|pair| !matches!(pair, Ok((from, to)) if from == to)).collect()
+}
+
+fn templates<'de, D: Deserializer<'de>>(raw: D) -> Result<Vec<(String, HeaderTemplate)>, D::Error> {
+    let headers = pairs::<D::Error>(Pairs::deserialize(raw)?);
+    let headers = headers.map(|pair| {
+        let (name, text) = pair?;
+        let template = HeaderTemplate::parse(&text).map_err(D::Error::custom)?;
+        Ok((name.to_lowercase(), template))
+    });
+    headers.collect()
+}
+
+fn own_trust<'de, D: Deserializer<'de>>(raw: D) -> Result<Option<KeyTls>, D::Error> {
+    let tls = Option::<KeyTls>::deserialize(raw)?;
+    let tls = tls.map(|tls| KeyTls { ca_cert: tls.ca_cert.filter(|pem| !pem.trim().is_empty()), ..tls });
+    Ok(tls.filter(|tls| tls.ca_cert.is_some() || !tls.verify))
+}
