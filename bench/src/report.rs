@@ -1,0 +1,372 @@
+//! From reports to rows, the table and the JSON.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::load::Report;
+use crate::payload::CHUNKS;
+use crate::run::{Plan, key};
+
+pub(crate) const NGINX: &str = "nginx";
+pub(crate) const SUBJECT_NGINX: &str = "nginx-2";
+pub(crate) const DIRECT: &str = "direct";
+const GATEWAY: &str = "gateway";
+
+/// Other work on the machine above this share deserves a warning.
+const BUSY: f64 = 0.10;
+
+/// A proxy that waits for its core for more than this share of the time was disturbed.
+const DISTURBED: f64 = 0.05;
+
+/// Where the figures come from.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Machine {
+    cpu: String,
+    kernel: String,
+    nginx: String,
+    gateway: Option<String>,
+    /// Share of all cores that other work used just before the run.
+    load_before: f64,
+}
+
+impl Machine {
+    pub(crate) fn read(load_before: f64, nginx: String, gateway: Option<String>) -> Result<Self> {
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
+        let cpu = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown");
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
+        Ok(Self {
+            cpu: cpu.trim_start_matches([' ', '\t', ':']).to_owned(),
+            kernel,
+            nginx,
+            gateway,
+            load_before,
+        })
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, Linux {}, {}", self.cpu, self.kernel, self.nginx)?;
+        if self.load_before > BUSY {
+            let percent = self.load_before * 100.0;
+            write!(f, "\nWARNING: other work uses {percent:.0} % of this machine; the figures will suffer")?;
+        }
+        Ok(())
+    }
+}
+
+/// What a figure is held against.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Target {
+    /// The ratio to nginx, at most.
+    Ratio(f64),
+    /// The subject's own figure, at most.
+    Value(f64),
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Row {
+    group: String,
+    name: String,
+    nginx: Option<f64>,
+    subject: Option<f64>,
+    /// Median of the ratios of the rounds; each compares two neighbours in time.
+    ratio: Option<f64>,
+    /// The lowest and the highest of these ratios.
+    ratio_range: Option<(f64, f64)>,
+    target: Option<Target>,
+    met: Option<bool>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Results {
+    machine: Machine,
+    plan: Plan,
+    subject: &'static str,
+    rows: Vec<Row>,
+    /// Every single measurement.
+    reports: BTreeMap<String, Vec<Report>>,
+}
+
+/// Takes one figure out of a report.
+type Figure = fn(&Report) -> f64;
+
+impl Results {
+    pub(crate) fn new(machine: Machine, plan: Plan, reports: BTreeMap<String, Vec<Report>>) -> Self {
+        let subject = if machine.gateway.is_some() { GATEWAY } else { SUBJECT_NGINX };
+        let mut results = Self { machine, plan, subject, rows: Vec::new(), reports };
+        results.fill();
+        results
+    }
+
+    fn fill(&mut self) {
+        let rss: Figure = |report| report.rss_kib as f64 / 1024.0;
+        for (what, group, target) in [
+            ("buffered", "buffered relay".to_owned(), 1.4),
+            ("streamed", format!("streamed relay, {CHUNKS} chunks one by one"), 1.0),
+            ("burst", format!("streamed relay, {CHUNKS} chunks at once"), 1.0),
+        ] {
+            self.compare(
+                what,
+                &group,
+                "CPU µs per request",
+                |report| report.cpu_us,
+                Some(Target::Ratio(target)),
+            );
+            self.compare(what, &group, "requests/s", |report| report.per_second, None);
+            self.compare(what, &group, "p50 µs", |report| report.p50_us, None);
+            self.compare(what, &group, "p99 µs", |report| report.p99_us, None);
+            self.compare(what, &group, "RSS MiB", rss, None);
+        }
+        let group = format!("{} open slow streams", self.plan.open_streams);
+        let idle: Figure = |report| report.rss_before_kib as f64 / 1024.0;
+        let per_stream: Figure =
+            |report| report.rss_kib.saturating_sub(report.rss_before_kib) as f64 / report.requests as f64;
+        self.compare("open", &group, "idle RSS MiB (before)", idle, Some(Target::Value(30.0)));
+        self.compare("open", &group, "RSS KiB per stream", per_stream, Some(Target::Value(24.0)));
+        self.compare("open", &group, "CPU µs per chunk", |report| report.cpu_us, None);
+        self.half_load();
+        self.reload();
+    }
+
+    fn of(&self, what: &str, subject: &str) -> &[Report] {
+        self.reports.get(&key(what, subject)).map_or(&[], Vec::as_slice)
+    }
+
+    /// A row that sets the subject beside nginx.
+    fn compare(&mut self, what: &str, group: &str, name: &str, figure: Figure, target: Option<Target>) {
+        let figures = |subject| self.of(what, subject).iter().map(figure).collect::<Vec<f64>>();
+        let (nginx, subject) = (figures(NGINX), figures(self.subject));
+        self.push(group, name, &nginx, &subject, target);
+    }
+
+    fn push(&mut self, group: &str, name: &str, nginx: &[f64], subject: &[f64], target: Option<Target>) {
+        if nginx.is_empty() && subject.is_empty() {
+            return;
+        }
+        let middle = |figures: &[f64]| (!figures.is_empty()).then(|| median(figures.iter().copied()));
+        // A difference of latencies can come out negative; a ratio of such says nothing.
+        let pairs = nginx.iter().zip(subject).filter(|(nginx, subject)| **nginx > 0.0 && **subject > 0.0);
+        let ratios: Vec<f64> = pairs.map(|(nginx, subject)| subject / nginx).collect();
+        let (ratio, subject) = (middle(&ratios), middle(subject));
+        let range = |pick: fn(f64, f64) -> f64| ratios.iter().copied().reduce(pick);
+        let met = target.and_then(|target| match target {
+            Target::Ratio(most) => ratio.map(|ratio| ratio <= most),
+            Target::Value(most) => subject.map(|subject| subject <= most),
+        });
+        self.rows.push(Row {
+            group: group.to_owned(),
+            name: name.to_owned(),
+            nginx: middle(nginx),
+            subject,
+            ratio,
+            ratio_range: range(f64::min).zip(range(f64::max)),
+            target,
+            met,
+        });
+    }
+
+    /// Latency the proxy adds: its own less that of requests sent straight to the upstream.
+    fn half_load(&mut self) {
+        let direct = self.of("half", DIRECT).to_vec();
+        let Some(first) = direct.first() else { return };
+        let group = format!("half load, {:.0} requests/s", first.per_second);
+        for (name, figure, target) in [
+            ("added p50 µs", (|report| report.p50_us) as Figure, None),
+            ("added p99 µs", |report| report.p99_us, Some(Target::Value(200.0))),
+        ] {
+            let added = |subject| {
+                let pairs = self.of("half", subject).iter().zip(&direct);
+                pairs.map(|(proxied, direct)| figure(proxied) - figure(direct)).collect::<Vec<f64>>()
+            };
+            let (nginx, subject) = (added(NGINX), added(self.subject));
+            self.push(&group, name, &nginx, &subject, target);
+        }
+        self.compare("half", &group, "CPU µs per request", |report| report.cpu_us, None);
+        let p99: Vec<f64> = direct.iter().map(|report| report.p99_us).collect();
+        self.push(&group, "p99 µs without a proxy", &p99, &[], None);
+    }
+
+    fn reload(&mut self) {
+        let p99: Figure = |report| report.p99_us;
+        let rows = [
+            ("p99 µs, no reloads", "steady", p99),
+            ("p99 µs, reloads", "reload", p99),
+            ("reloads meanwhile", "reload", |report| report.reloads as f64),
+        ];
+        for (name, what, figure) in rows {
+            let figures: Vec<f64> = self.of(what, GATEWAY).iter().map(figure).collect();
+            self.push("reload under half load", name, &[], &figures, None);
+        }
+    }
+
+    /// One line for each measurement with failed requests.
+    pub(crate) fn failures(&self) -> Vec<String> {
+        let failed =
+            self.reports.iter().flat_map(|(key, reports)| reports.iter().map(move |report| (key, report)));
+        failed
+            .filter(|(_, report)| report.failures > 0)
+            .map(|(key, report)| {
+                let first = report.first_failure.as_deref().unwrap_or("unknown");
+                format!("{key}: {} requests failed, the first: {first}", report.failures)
+            })
+            .collect()
+    }
+
+    /// What to say when proxies had to wait for their core: other work took it, or their own threads
+    /// did. (The upstream, seen in the direct rounds, shares its core with the load by design.)
+    pub(crate) fn disturbed(&self) -> Option<String> {
+        let proxies = self.reports.iter().filter(|(key, _)| !key.ends_with(DIRECT));
+        let reports: Vec<&Report> = proxies.flat_map(|(_, reports)| reports).collect();
+        let count = reports.iter().filter(|report| report.waited > DISTURBED).count();
+        (count > 0).then(|| {
+            format!(
+                "in {count} of {} measurements the proxy had to wait for its core; unless its own threads \
+                 compete, run it again when the machine is quiet",
+                reports.len()
+            )
+        })
+    }
+
+    /// Whether a target is missed.
+    pub(crate) fn missed(&self) -> bool {
+        self.rows.iter().any(|row| row.met == Some(false))
+    }
+
+    pub(crate) fn table(&self) -> String {
+        let mut table = format!(
+            "\n{:<34} {:>10} {:>10} {:>7} {:>15}  target\n",
+            "", "nginx", self.subject, "ratio", "(range)"
+        );
+        let mut group = "";
+        for row in &self.rows {
+            if row.group != group {
+                group = &row.group;
+                let _ = writeln!(table, "{group}");
+            }
+            let range = row.ratio_range.map(|(low, high)| format!("({low:.2}-{high:.2})"));
+            let target = row.target.map(|target| match target {
+                Target::Ratio(most) => format!("<= {most}x"),
+                Target::Value(most) => format!("<= {most}"),
+            });
+            let met = row.met.map_or("", |met| if met { "ok" } else { "MISSED" });
+            let line = format!(
+                "  {:<32} {:>10} {:>10} {:>7} {:>15}  {:<8} {met}",
+                row.name,
+                row.nginx.map(number).unwrap_or_default(),
+                row.subject.map(number).unwrap_or_default(),
+                row.ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default(),
+                range.unwrap_or_default(),
+                target.unwrap_or_default(),
+            );
+            let _ = writeln!(table, "{}", line.trim_end());
+        }
+        table
+    }
+
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+    }
+}
+
+fn number(value: f64) -> String {
+    if value.abs() >= 1000.0 { format!("{value:.0}") } else { format!("{value:.1}") }
+}
+
+/// The mean of the two middle ones where their number is even; NaN of none.
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let half = values.len() / 2;
+    match values.len() {
+        0 => f64::NAN,
+        odd if odd % 2 == 1 => values[half],
+        _ => f64::midpoint(values[half - 1], values[half]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::FULL;
+
+    fn results(reports: &[(&str, &[Report])]) -> Results {
+        let machine = Machine {
+            cpu: "cpu".to_owned(),
+            kernel: "6".to_owned(),
+            nginx: "nginx/1".to_owned(),
+            gateway: Some("aisix 1".to_owned()),
+            load_before: 0.5,
+        };
+        let reports = reports.iter().map(|(key, reports)| ((*key).to_owned(), reports.to_vec())).collect();
+        Results::new(machine, FULL, reports)
+    }
+
+    fn costs(cpu_us: f64) -> Report {
+        Report { cpu_us, ..Report::default() }
+    }
+
+    fn row<'a>(results: &'a Results, name: &str) -> &'a Row {
+        results.rows.iter().find(|row| row.name == name).expect("the row")
+    }
+
+    #[test]
+    fn ratios_pair_the_rounds() {
+        let nginx = [costs(10.0), costs(20.0), costs(30.0)];
+        let gateway = [costs(12.0), costs(30.0), costs(33.0)];
+        let results = results(&[("buffered/nginx", &nginx), ("buffered/gateway", &gateway)]);
+        let row = row(&results, "CPU µs per request");
+        assert_eq!((row.nginx, row.subject, row.met), (Some(20.0), Some(30.0), Some(true)));
+        assert!((row.ratio.expect("a ratio") - 1.2).abs() < 1e-9, "{row:?}");
+        assert!(results.table().contains("<= 1.4x"), "{}", results.table());
+    }
+
+    #[test]
+    fn a_missed_target_is_said() {
+        let results = results(&[("streamed/nginx", &[costs(10.0)]), ("streamed/gateway", &[costs(11.0)])]);
+        assert!(results.missed());
+        assert!(results.table().contains("MISSED"), "{}", results.table());
+    }
+
+    #[test]
+    fn added_latency_is_the_difference_to_the_direct_way() {
+        let at = |p99_us| Report { p99_us, ..Report::default() };
+        let results = results(&[
+            ("half/direct", &[at(100.0)]),
+            ("half/nginx", &[at(90.0)]),
+            ("half/gateway", &[at(280.0)]),
+        ]);
+        let row = row(&results, "added p99 µs");
+        assert_eq!(
+            (row.nginx, row.subject, row.ratio, row.met),
+            (Some(-10.0), Some(180.0), None, Some(true))
+        );
+    }
+
+    #[test]
+    fn failures_and_disturbances_are_named() {
+        let failed =
+            Report { failures: 3, first_failure: Some("status 500".to_owned()), ..Report::default() };
+        let disturbed = Report { waited: 0.2, ..Report::default() };
+        let results = results(&[("reload/gateway", &[failed]), ("buffered/nginx", &[disturbed])]);
+        assert_eq!(results.failures(), ["reload/gateway: 3 requests failed, the first: status 500"]);
+        assert!(results.disturbed().expect("a warning").starts_with("in 1 of 2 "));
+    }
+
+    #[test]
+    fn medians() {
+        assert_eq!(median([3.0, 1.0, 2.0].into_iter()), 2.0);
+        assert_eq!(median([4.0, 1.0].into_iter()), 2.5);
+        assert!(median(std::iter::empty()).is_nan());
+    }
+}
