@@ -1,0 +1,1 @@
+"""Unit tests of the pure parts: `python3 -m unittest discover -s demo`."""
