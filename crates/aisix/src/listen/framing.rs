@@ -26,8 +26,9 @@ pub(super) struct Framing {
     over: bool,
     /// The start of the current line's name, when an earlier piece ended in it.
     carried: Vec<u8>,
-    /// Whether the current line has bytes other than its end.
-    filled: bool,
+    /// Bytes of the current line so far, and the first of them.
+    length: usize,
+    first: u8,
     /// Whether the name of the current line is known or of no interest.
     settled: bool,
 }
@@ -44,17 +45,21 @@ impl Framing {
             };
             self.piece(part);
             let Some(end) = end else { return };
-            self.over = self.begun && !self.filled;
-            self.begun |= self.filled;
+            let blank = self.length == 0 || (self.length == 1 && self.first == b'\r');
+            self.over = self.begun && blank;
+            self.begun |= !blank;
             self.carried.clear();
-            (self.filled, self.settled) = (false, false);
+            (self.length, self.settled) = (0, false);
             start = end + 1;
         }
     }
 
     /// A line, or the part of one that this read brought.
     fn piece(&mut self, part: &mut [u8]) {
-        self.filled |= !matches!(&*part, b"" | b"\r");
+        if self.length == 0 {
+            self.first = part.first().copied().unwrap_or_default();
+        }
+        self.length += part.len();
         if self.settled {
             return;
         }
