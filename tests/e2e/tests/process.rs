@@ -379,7 +379,13 @@ async fn a_bad_resources_file_fails_the_boot_with_the_same_report() {
 
 #[tokio::test]
 async fn resource_settings_that_could_never_work_are_refused() {
-    let cases: [(&str, Value, &str); 8] = [
+    let cases: [(&str, Value, &str); 10] = [
+        (
+            "/provider_keys/0/request",
+            json!({"default_body_fields": {"model": "other"}}),
+            "default_body_fields",
+        ),
+        ("/provider_keys/0/request", json!({"param_renames": {"engine": "model"}}), "param_renames"),
         ("/api_keys/0/allowed_models", json!(["v*/*"]), "allowed_models"),
         ("/api_keys/0/key_hash", json!("abc"), "key_hash"),
         ("/models/0/allowed_cidrs", json!(["10.0.0.0/99"]), "allowed_cidrs"),

@@ -196,6 +196,54 @@ async fn as_a_later_request_on_the_connection() {
 }
 
 #[tokio::test]
+async fn in_the_same_write_behind_good_requests() {
+    let (upstream, gateway) = started().await;
+    let body = chat_body(json!({})).to_string();
+    let length = body.len();
+    let head = format!(
+        "POST {PATH} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {CALLER_KEY}\r\ncontent-type: application/json\r\n"
+    );
+    let before = [
+        (SMUGGLED.to_owned(), false),
+        (format!("{head}Content-Length: {length}\r\n\r\n{body}"), true),
+        (
+            format!(
+                "{head}Transfer-Encoding: chunked\r\n\r\n{length:x};ext=1\r\n{body}\r\n0\r\nContent-Length: 1\r\n\r\n"
+            ),
+            true,
+        ),
+    ];
+    let mut chats = 0;
+    for (good, chat) in &before {
+        for case in ambiguous(&format!("POST {PATH} HTTP/1.1")) {
+            let bad = format!("{}{}", case.head, case.payload);
+            for cut in [0, 1, good.len() - 1, good.len(), good.len() + 20, good.len() + case.head.len() - 20]
+            {
+                let what = format!("{} behind {good:?}, cut at {cut}", case.what);
+                let mut raw = RawConnection::open(gateway.proxy).await;
+                let bytes = format!("{good}{good}{bad}");
+                let (first, second) = bytes.as_bytes().split_at(good.len() + cut);
+                raw.send(first).await.expect("an open connection");
+                raw.taken().await;
+                let _ = raw.send(second).await;
+                for _ in 0..2 {
+                    let reply = raw.reply().await.unwrap_or_else(|| panic!("{what}: no answer"));
+                    assert_eq!(reply.status, 200, "{what}: {}", reply.text());
+                }
+                chats += 2 * usize::from(*chat);
+                let reply = raw.reply().await.unwrap_or_else(|| panic!("{what}: no refusal"));
+                assert_eq!(reply.status, 400, "{what}: {}", reply.text());
+                check_error_object(&reply.json(), "invalid_request_error");
+                let rest = String::from_utf8_lossy(&raw.until_closed().await).into_owned();
+                assert!(rest.is_empty(), "{what}: more than one answer: {rest}");
+            }
+        }
+    }
+    assert_eq!(upstream.requests().len(), chats);
+    idle(&gateway).await;
+}
+
+#[tokio::test]
 async fn ordinary_requests_pass_however_they_are_cut() {
     let (upstream, gateway) = started().await;
     let body = chat_body(json!({})).to_string();

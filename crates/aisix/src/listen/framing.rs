@@ -5,6 +5,10 @@
 //! coding, may be an attempt to smuggle a request. The header that contradicts
 //! is renamed in place, so that the request reaches the pipeline, is refused
 //! there like any other bad request, and leaves the usual traces.
+//!
+//! A connection carries one request after the other, and a client may send the
+//! next before it has the answer (RFC 9112, 9.3.2). So the boundaries of the
+//! bodies are followed too, and every head is looked at, wherever it starts.
 
 use aisix_proxy::CONFLICTING_LENGTH;
 
@@ -14,89 +18,203 @@ const CODING: &[u8] = b"transfer-encoding";
 /// Longest name worth remembering when the network cuts it in two.
 const MAX_NAME: usize = 32;
 
-/// What was seen of the current request head. It may arrive in any number of
+/// Where in the connection's bytes the next one stands.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Place {
+    #[default]
+    Head,
+    /// In a body, or a chunk with the line end behind it, of which so many bytes are to come.
+    Body { left: u64, chunked: bool },
+    /// In the line that gives the length of a chunk (RFC 9112, 7.1).
+    ChunkSize,
+    /// Behind the last chunk.
+    Trailer,
+    /// The library refuses what came and closes the connection.
+    Lost,
+}
+
+/// What was seen of a connection's requests. They may arrive in any number of
 /// pieces.
 #[derive(Debug, Default)]
 pub(super) struct Framing {
+    place: Place,
+    head: Head,
+    line: Line,
+}
+
+/// What was seen of the current request head.
+#[derive(Debug, Default)]
+struct Head {
     lengths: u32,
     codings: u32,
     /// A line has come; blank ones before the request line do not count (RFC 9112, 2.2).
     begun: bool,
-    /// The head is over; what follows is body.
-    over: bool,
-    /// The start of the current line's name, when an earlier piece ended in it.
-    carried: Vec<u8>,
-    /// Bytes of the current line so far, and the first of them.
+    /// How the library will read the body.
+    body: Place,
+}
+
+/// What was seen of the current line.
+#[derive(Debug, Default)]
+struct Line {
+    /// Bytes so far, and the first of them.
     length: usize,
     first: u8,
-    /// Whether the name of the current line is known or of no interest.
+    /// The start of the name, when an earlier piece ended in it; then the value, if it matters.
+    carried: Vec<u8>,
+    /// Whether the name is known or of no interest.
     settled: bool,
+    /// The header whose value is being read.
+    header: Option<&'static [u8]>,
+}
+
+impl Line {
+    fn is_blank(&self) -> bool {
+        self.length == 0 || (self.length == 1 && self.first == b'\r')
+    }
 }
 
 impl Framing {
-    /// Looks through bytes of a request head and spoils what contradicts.
-    pub(super) fn inspect(&mut self, bytes: &mut [u8]) {
-        let mut start = 0;
-        while !self.over {
-            let end = memchr::memchr(b'\n', &bytes[start..]).map(|end| start + end);
-            let part = match end {
-                Some(end) => &mut bytes[start..end],
-                None => &mut bytes[start..],
+    /// Looks through the bytes that came next and spoils what contradicts.
+    pub(super) fn inspect(&mut self, mut bytes: &mut [u8]) {
+        while !bytes.is_empty() {
+            bytes = match self.place {
+                Place::Lost => return,
+                Place::Body { left, chunked } => {
+                    let taken = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+                    self.passed(left - taken as u64, chunked);
+                    &mut bytes[taken..]
+                }
+                Place::Head | Place::ChunkSize | Place::Trailer => self.line(bytes),
             };
-            self.piece(part);
-            let Some(end) = end else { return };
-            let blank = self.length == 0 || (self.length == 1 && self.first == b'\r');
-            self.over = self.begun && blank;
-            self.begun |= !blank;
-            self.carried.clear();
-            (self.length, self.settled) = (0, false);
-            start = end + 1;
         }
     }
 
-    /// A line, or the part of one that this read brought.
-    fn piece(&mut self, part: &mut [u8]) {
-        if self.length == 0 {
-            self.first = part.first().copied().unwrap_or_default();
+    fn passed(&mut self, left: u64, chunked: bool) {
+        self.place = match left {
+            0 if chunked => Place::ChunkSize,
+            0 => Place::Head,
+            left => Place::Body { left, chunked },
+        };
+    }
+
+    /// Takes a line, or the part of one that has come; what is left after it.
+    fn line<'a>(&mut self, bytes: &'a mut [u8]) -> &'a mut [u8] {
+        let end = memchr::memchr(b'\n', bytes);
+        let (part, rest) = bytes.split_at_mut(end.unwrap_or(bytes.len()));
+        if self.line.length == 0 {
+            self.line.first = part.first().copied().unwrap_or_default();
         }
-        self.length += part.len();
-        if self.settled {
+        self.line.length += part.len();
+        match self.place {
+            Place::Head => self.header(part),
+            Place::ChunkSize => self.line.carried.extend_from_slice(part),
+            _ => {}
+        }
+        if end.is_none() {
+            return rest;
+        }
+        let line = std::mem::take(&mut self.line);
+        match self.place {
+            Place::Head => self.head_line(&line),
+            Place::ChunkSize => self.place = chunk(&line.carried),
+            // A blank line ends the trailer section.
+            _ if line.is_blank() => self.place = Place::Head,
+            _ => {}
+        }
+        &mut rest[1..]
+    }
+
+    /// A line of the head is complete.
+    fn head_line(&mut self, line: &Line) {
+        let value = line.carried.trim_ascii();
+        match line.header {
+            Some(LENGTH) => self.head.body = length(value),
+            Some(_) => self.head.body = coding(value),
+            None => {}
+        }
+        if line.is_blank() && self.head.begun {
+            self.place = std::mem::take(&mut self.head).body;
+        } else {
+            self.head.begun |= !line.is_blank();
+        }
+    }
+
+    /// A line of the head, or the part of one that this read brought.
+    fn header(&mut self, part: &mut [u8]) {
+        let line = &mut self.line;
+        if line.settled {
+            if line.header.is_some() {
+                line.carried.extend_from_slice(part);
+            }
             return;
         }
-        if self.carried.is_empty() && !matches!(part.first(), None | Some(b'c' | b'C' | b't' | b'T')) {
-            self.settled = true;
+        if line.carried.is_empty() && !matches!(part.first(), None | Some(b'c' | b'C' | b't' | b'T')) {
+            line.settled = true;
             return;
         }
         let Some(colon) = memchr::memchr(b':', part) else {
-            self.carried.extend_from_slice(part);
-            self.settled = self.carried.len() > MAX_NAME;
+            line.carried.extend_from_slice(part);
+            line.settled = line.carried.len() > MAX_NAME;
             return;
         };
-        self.settled = true;
-        let whole = self.carried.is_empty();
-        self.carried.extend_from_slice(&part[..colon]);
-        let name = self.carried.trim_ascii_end().to_ascii_lowercase();
-        let Some(spoiled) = self.contradiction(&name) else { return };
-        if whole {
-            part[..spoiled.len()].copy_from_slice(spoiled);
-        } else {
+        line.settled = true;
+        let whole = line.carried.is_empty();
+        let mut name = std::mem::take(&mut line.carried);
+        name.extend_from_slice(&part[..colon]);
+        let name = match name.trim_ascii_end().to_ascii_lowercase().as_slice() {
+            LENGTH => LENGTH,
+            CODING => CODING,
+            _ => return,
+        };
+        match self.head.contradiction(name) {
+            None => {
+                line.header = Some(name);
+                line.carried.extend_from_slice(&part[colon + 1..]);
+            }
+            Some(spoiled) if whole => part[..spoiled.len()].copy_from_slice(spoiled),
             // Part of the name is gone by already; without its colon the line is no header,
             // and the head is refused.
-            part[colon] = b'(';
+            Some(_) => part[colon] = b'(',
         }
     }
+}
 
+impl Head {
     /// Counts a header; what to put in place of its name when it contradicts.
     fn contradiction(&mut self, name: &[u8]) -> Option<&'static [u8]> {
-        match name {
-            LENGTH => self.lengths += 1,
-            CODING => self.codings += 1,
-            _ => return None,
-        }
+        *if name == LENGTH { &mut self.lengths } else { &mut self.codings } += 1;
         if self.lengths + self.codings.min(1) < 2 {
             return None;
         }
         Some(if name == LENGTH { CONFLICTING_LENGTH.as_bytes() } else { SPOILED_CODING })
+    }
+}
+
+/// A body of a declared length.
+fn length(value: &[u8]) -> Place {
+    let digits =
+        std::str::from_utf8(value).ok().filter(|value| value.bytes().all(|byte| byte.is_ascii_digit()));
+    match digits.and_then(|digits| digits.parse().ok()) {
+        Some(0) => Place::Head,
+        Some(left) => Place::Body { left, chunked: false },
+        None => Place::Lost,
+    }
+}
+
+/// A body in a transfer coding. The last one has to be `chunked` (RFC 9112, 6.3).
+fn coding(value: &[u8]) -> Place {
+    let last = value.rsplit(|byte| *byte == b',').next().unwrap_or_default();
+    if last.trim_ascii().eq_ignore_ascii_case(b"chunked") { Place::ChunkSize } else { Place::Lost }
+}
+
+/// What follows the line that gives a chunk's length.
+fn chunk(line: &[u8]) -> Place {
+    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    let size = std::str::from_utf8(&line[..digits]).ok().and_then(|size| u64::from_str_radix(size, 16).ok());
+    match size.map(|size| (size, size.checked_add(2))) {
+        Some((0, _)) => Place::Trailer,
+        Some((_, Some(left))) => Place::Body { left, chunked: true },
+        _ => Place::Lost,
     }
 }
 
@@ -117,7 +235,7 @@ mod tests {
     #[test]
     fn ordinary_heads_stay_as_they_are() {
         for head in [
-            "POST / HTTP/1.1\r\nContent-Length: 5\r\nHost: x\r\n\r\ncontent-length: 7\r\ncontent-length: 8\r\n",
+            "POST / HTTP/1.1\r\nContent-Length: 38\r\nHost: x\r\n\r\ncontent-length: 7\r\ncontent-length: 8\r\n",
             "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n",
             "GET / HTTP/1.1\r\nx-content-length: 1\r\nx: content-length: 2\r\n\r\n",
         ] {
@@ -156,10 +274,40 @@ mod tests {
         }
     }
 
+    /// Requests that may stand before another on a connection.
+    const BEFORE: [&str; 4] = [
+        "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n",
+        "POST / HTTP/1.1\r\nContent-Length: 22\r\n\r\nContent-Length: 1\r\n\r\n ",
+        "POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
+        "POST / HTTP/1.1\r\nTransfer-Encoding: gzip, Chunked\r\n\r\n3;a=b\r\n\n\n\n\r\n1A\r\nContent-Length: 1\r\n: 2\r\n\r\n\r\n0\r\nContent-Length: 5\r\n\r\n",
+    ];
+
     proptest! {
         #[test]
+        fn every_head_of_a_connection_is_looked_at(
+            before in prop::collection::vec(prop::sample::select(&BEFORE[..]), 0..4),
+            cuts in prop::collection::vec(0usize..600, 0..6),
+        ) {
+            let good = before.concat();
+            let bad = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n";
+            let mut bytes = format!("{good}{bad}").into_bytes();
+            let mut at: Vec<usize> = cuts.into_iter().map(|cut| cut.min(bytes.len())).collect();
+            at.extend([0, bytes.len()]);
+            at.sort_unstable();
+            let mut framing = Framing::default();
+            for window in at.windows(2) {
+                framing.inspect(&mut bytes[window[0]..window[1]]);
+            }
+            let (first, second) = bytes.split_at(good.len());
+            prop_assert_eq!(String::from_utf8_lossy(first), good);
+            let spoiled = memchr::memmem::find(second, CONFLICTING_LENGTH.as_bytes()).is_some()
+                || second.contains(&b'(');
+            prop_assert!(spoiled, "{}", String::from_utf8_lossy(second));
+        }
+
+        #[test]
         fn cuts_change_nothing_of_an_ordinary_head(cuts in prop::collection::vec(0usize..120, 0..6)) {
-            let head = b"POST /v1/c: HTTP/1.1\r\nHost: x\r\nCookie: a\r\nTE: trailers\r\nContent-Length: 5\r\n\r\ncontent-length: 7\r\n";
+            let head = b"POST /v1/c: HTTP/1.1\r\nHost: x\r\nCookie: a\r\nTE: trailers\r\nContent-Length: 19\r\n\r\ncontent-length: 7\r\n";
             let mut bytes = head.to_vec();
             let mut at: Vec<usize> = cuts.into_iter().map(|cut| cut.min(head.len())).collect();
             at.extend([0, head.len()]);

@@ -154,13 +154,8 @@ impl<T> Guard<T> {
         if self.preface_follows(bytes) {
             return;
         }
-        if self.activity.is_busy() {
-            // The rest of a body, or a pipelined request; the library checks those.
-            return;
-        }
-        if self.activity.phase() == IDLE {
+        if self.activity.phase() == IDLE && !self.activity.is_busy() {
             self.activity.enter(HEAD);
-            self.framing = Framing::default();
         }
         self.framing.inspect(bytes);
     }
@@ -175,7 +170,6 @@ impl<T> Guard<T> {
             self.preface = None;
             // What came before is the start of a request head.
             self.activity.enter(HEAD);
-            self.framing = Framing::default();
             let mut before = PREFACE[..matched].to_vec();
             self.framing.inspect(&mut before);
             return false;

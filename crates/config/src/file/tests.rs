@@ -202,6 +202,18 @@ fn problems_of_one_entry() {
             format!("{at} `/request/default_headers/X-A`: is given twice; header names ignore case"),
         ),
         (
+            "request: {default_body_fields: {stream: true}}",
+            format!(
+                "{at} `/request/default_body_fields/stream`: is set by the gateway or the caller on every request"
+            ),
+        ),
+        (
+            "request: {param_renames: {engine: model, stream: stream}}",
+            format!(
+                "{at} `/request/param_renames/engine`: the gateway sets `model` itself, so nothing can be renamed to it"
+            ),
+        ),
+        (
             "request: {default_headers: {x-a: \"a\\nb\"}}",
             format!("{at} `/request/default_headers/x-a`: value is not a legal header value"),
         ),

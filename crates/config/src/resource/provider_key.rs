@@ -249,6 +249,9 @@ const TLS: Fields = &[
     def("verify", Kind::Bool, "true", "false accepts any certificate."),
 ];
 
+/// Body fields that decide what is sent where and how the reply is read.
+const OWN_FIELDS: [&str; 4] = ["model", "messages", "stream", "stream_options"];
+
 /// The rules that the table cannot say.
 pub(crate) fn rules(node: &Node, document: &Value, problems: &mut Vec<Problem>) {
     let mut add = |path: Path, at: &Node, fault: Fault| {
@@ -272,6 +275,21 @@ pub(crate) fn rules(node: &Node, document: &Value, problems: &mut Vec<Problem>) 
         let (path, at) = own("api_base");
         let why = "has no effect with the built-in provider `echo`";
         add(path, at, Fault::Rule(why.into()));
+    }
+    let body = node.at("request.default_body_fields").and_then(Node::as_map).unwrap_or_default();
+    for (name, value) in body.iter().filter(|(name, _)| OWN_FIELDS.contains(&name.as_str())) {
+        let path = Path::of("request.default_body_fields").with(Seg::Key(name.clone()));
+        add(path, value, Fault::Rule("is set by the gateway or the caller on every request".into()));
+    }
+    let renames = node.at("request.param_renames").and_then(Node::as_map).unwrap_or_default();
+    for (name, value) in renames {
+        let to = document["request"]["param_renames"][name].as_str().unwrap_or_default();
+        if name == to || !OWN_FIELDS.contains(&to) {
+            continue;
+        }
+        let why = format!("the gateway sets `{to}` itself, so nothing can be renamed to it");
+        let path = Path::of("request.param_renames").with(Seg::Key(name.clone()));
+        add(path, value, Fault::Rule(why));
     }
     let path = Path::of("request.default_headers");
     let mut seen: Vec<String> = Vec::new();
