@@ -1,27 +1,33 @@
 //! The router of the admin listener.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 
-use aisix_config::ConfigState;
-use aisix_core::{Lifecycle, Secret, probe};
+use aisix_config::{
+    ConfigState, ResourceKind, ResourceSet,
+    edit::{Editor, Operation},
+};
+use aisix_core::{Lifecycle, probe};
 use aisix_telemetry::HealthTable;
 use axum::{
     Router,
     body::Body,
     extract::{Path, Request, rejection::PathRejection},
     response::{IntoResponse, Response},
-    routing::{MethodRouter, get, post},
+    routing::{MethodFilter, MethodRouter},
 };
 use bytes::Bytes;
-use http::{Method, StatusCode, Uri, header, uri::PathAndQuery};
+use http::{HeaderValue, Method, StatusCode, Uri, header, uri::PathAndQuery};
+use serde_json::Value;
 
 use crate::{
-    auth::AdminKeys,
-    health,
-    kinds::Entry,
-    openapi, respond,
-    routes::{self, Access, Action, PLAYGROUND_TARGET},
-    viewer,
+    auth::{self, AdminKey},
+    batch,
+    call::Call,
+    failure::Failure,
+    health, openapi,
+    respond::{self, Entry},
+    routes::{self, Access, Action, PLAYGROUND_TARGET, Route, Source},
+    trail, viewer, write,
 };
 
 /// A boxed future that may move between threads.
@@ -30,12 +36,24 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// Serves a request as the proxy listener would, without a socket.
 pub type Playground = Arc<dyn Fn(http::Request<Body>) -> BoxFuture<http::Response<Body>> + Send + Sync>;
 
+/// Lists the revisions of the store, newest first: at most so many, only older
+/// than the given one.
+pub type Revisions = Arc<dyn Fn(usize, Option<u64>) -> BoxFuture<Result<Value, String>> + Send + Sync>;
+
+/// The address that a request came from: an extension of the request.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
 /// What the admin listener works with.
 pub struct AdminState {
     /// The admin keys; with none, every `/admin/v1` request is refused.
-    pub keys: Vec<Secret<String>>,
+    pub keys: Vec<AdminKey>,
     /// The applied configuration.
     pub config: Arc<ConfigState>,
+    /// Writes to the store; `None` when a file is the source.
+    pub editor: Option<Arc<Editor>>,
+    /// The history of the store, where it keeps one.
+    pub revisions: Option<Revisions>,
     /// Health and cooldown of the models.
     pub health: Arc<HealthTable>,
     /// What the probes report.
@@ -46,59 +64,84 @@ pub struct AdminState {
 
 /// What the handlers share.
 struct Shared {
-    keys: AdminKeys,
-    config: Arc<ConfigState>,
-    health: Arc<HealthTable>,
-    lifecycle: Arc<Lifecycle>,
-    playground: Playground,
+    state: AdminState,
     openapi: Bytes,
 }
 
 /// Builds the router of the admin listener.
 pub fn admin_router(state: AdminState) -> Router {
-    let routes = routes::table();
-    let shared = Arc::new(Shared {
-        keys: AdminKeys::new(&state.keys),
-        config: state.config,
-        health: state.health,
-        lifecycle: state.lifecycle,
-        playground: state.playground,
-        openapi: openapi::document(&routes).to_string().into(),
-    });
-    let mut router = Router::new();
-    for route in &routes {
-        router = router.route(&route.path, method_router(route.action, &shared));
+    let source = Source { writable: state.editor.is_some(), revisions: state.revisions.is_some() };
+    let routes = routes::table(source);
+    let openapi = openapi::document(&routes).to_string().into();
+    let shared = Arc::new(Shared { state, openapi });
+    let refused = if source.writable { Vec::new() } else { routes::refused_writes() };
+    let mut paths: Vec<&str> = Vec::new();
+    for route in routes.iter().chain(&refused) {
+        if !paths.contains(&route.path.as_str()) {
+            paths.push(&route.path);
+        }
     }
-    router
-}
-
-/// A wrong method is answered by the fallback of the method router, before any
-/// handler and so before authentication.
-fn method_router(action: Action, shared: &Arc<Shared>) -> MethodRouter {
-    let shared = Arc::clone(shared);
-    let handler = move |id: Result<Path<String>, PathRejection>, request: Request| {
-        let shared = Arc::clone(&shared);
-        async move { shared.serve(action, id.ok().map(|Path(id)| id), request).await }
+    let at = |rows: &[Route], path: &str| -> Vec<Action> {
+        rows.iter().filter(|row| row.path == path).map(|row| row.action).collect()
     };
+    paths.iter().fold(Router::new(), |router, path| {
+        router.route(path, method_router(at(&routes, path), at(&refused, path), &shared))
+    })
+}
+
+/// A wrong method, or a write to a source that takes none, is answered by the
+/// fallback: before any handler and so before authentication.
+fn method_router(actions: Vec<Action>, refused: Vec<Action>, shared: &Arc<Shared>) -> MethodRouter {
+    let mut router = MethodRouter::new();
+    for action in actions.iter().copied() {
+        let shared = Arc::clone(shared);
+        let handler = move |id: Result<Path<String>, PathRejection>, request: Request| {
+            let shared = Arc::clone(&shared);
+            async move { shared.serve(action, id.ok().map(|Path(id)| id), request).await }
+        };
+        // Every method of the table has a filter.
+        router = match MethodFilter::try_from(action.method()) {
+            Ok(filter) => router.on(filter, handler),
+            Err(_) => router,
+        };
+    }
+    let allow = allowed(&actions);
+    router.fallback(move |method: Method| {
+        let told = refused.iter().any(|action| writes_like(*action, &method));
+        let nowhere = actions.is_empty() && !told;
+        std::future::ready(if nowhere {
+            StatusCode::NOT_FOUND.into_response()
+        } else {
+            wrong_method(told, allow.clone())
+        })
+    })
+}
+
+/// Whether a method would be a write there: on collections and resources all
+/// that write are.
+fn writes_like(action: Action, method: &Method) -> bool {
+    const WRITES: [Method; 4] = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
     match action {
-        Action::Playground => post(handler),
-        Action::List(_) | Action::Get(_) => get(handler).fallback(read_only),
-        _ => get(handler),
+        Action::Batch | Action::Apply | Action::Rollback => action.method() == *method,
+        _ => WRITES.contains(method),
     }
 }
 
-/// Answers the methods that a resource does not take. A write is told why.
-async fn read_only(method: Method) -> Response {
-    const WRITES: [Method; 4] = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
-    let mut response = if WRITES.contains(&method) {
-        respond::error(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "resources are read-only here: they come from a resources file; change the file instead",
-        )
+fn allowed(actions: &[Action]) -> HeaderValue {
+    const READS: HeaderValue = respond::READ_METHODS;
+    let methods: Vec<String> = actions.iter().map(|action| action.method().to_string()).collect();
+    let text = methods.join(",").replace("GET", "GET,HEAD");
+    if text.is_empty() { READS } else { HeaderValue::try_from(text).unwrap_or(READS) }
+}
+
+fn wrong_method(told: bool, allow: HeaderValue) -> Response {
+    let mut response = if told {
+        let why = "resources are read-only here: they come from a resources file; change the file instead";
+        Failure::new(StatusCode::METHOD_NOT_ALLOWED, why).into_response()
     } else {
         StatusCode::METHOD_NOT_ALLOWED.into_response()
     };
-    response.headers_mut().insert(header::ALLOW, respond::READ_METHODS);
+    response.headers_mut().insert(header::ALLOW, allow);
     response
 }
 
@@ -106,31 +149,117 @@ impl Shared {
     /// `id` is the path parameter, absent on routes without one and where it is
     /// not UTF-8.
     async fn serve(&self, action: Action, id: Option<String>, request: Request) -> Response {
-        if action.access() == Access::AdminKey && !self.keys.admit(request.headers()) {
-            return respond::error(StatusCode::UNAUTHORIZED, "missing or malformed admin authorization");
-        }
+        let lifecycle = &self.state.lifecycle;
         match action {
-            Action::Livez => respond::probe(probe::livez(&self.lifecycle, verbose(&request))),
-            Action::Readyz => respond::probe(probe::readyz(&self.lifecycle, verbose(&request))),
+            Action::Livez => respond::probe(probe::livez(lifecycle, verbose(&request))),
+            Action::Readyz => respond::probe(probe::readyz(lifecycle, verbose(&request))),
             Action::OpenApi => respond::json_bytes(self.openapi.clone()),
             Action::Viewer => viewer::page(),
-            Action::Health => health::report(&self.config, &self.health),
-            Action::ModelsStatus => health::models_status(&self.config, &self.health),
-            Action::List(kind) => respond::json(&(kind.entries)(&self.config.current(), None)),
-            Action::Get(kind) => match id {
-                Some(id) => one(&(kind.entries)(&self.config.current(), Some(&id))),
-                None => one(&[]),
+            Action::Playground => (self.state.playground)(retarget(request)).await,
+            _ => self.guarded(action, id, request).await.unwrap_or_else(IntoResponse::into_response),
+        }
+    }
+
+    /// The routes that need an admin key.
+    async fn guarded(
+        &self,
+        action: Action,
+        id: Option<String>,
+        request: Request,
+    ) -> Result<Response, Failure> {
+        let key = auth::admit(&self.state.keys, request.headers()).ok_or_else(|| {
+            Failure::new(StatusCode::UNAUTHORIZED, "missing or malformed admin authorization")
+        })?;
+        if let Access::Admin(role) = action.access()
+            && key.role < role
+        {
+            let text = format!("this needs the role {}", auth::role_name(role));
+            return Err(Failure::new(StatusCode::FORBIDDEN, text));
+        }
+        let call = Call::read(action, id, request, key).await?;
+        let dry_run = call.dry_run();
+        let answer = self.answer(action, call).await;
+        let mut response = answer.unwrap_or_else(IntoResponse::into_response);
+        if dry_run {
+            response.headers_mut().insert(respond::DRY_RUN, HeaderValue::from_static("true"));
+        }
+        Ok(response)
+    }
+
+    async fn answer(&self, action: Action, call: Call) -> Result<Response, Failure> {
+        let AdminState { config, health, editor, revisions, .. } = &self.state;
+        match action {
+            Action::Health => Ok(health::report(config, health)),
+            Action::ModelsStatus => Ok(health::models_status(config, health)),
+            Action::List(kind) => Ok(list(&config.current(), kind, &call)),
+            Action::Get(kind) => one(&config.current(), kind, &call),
+            Action::Export => Ok(trail::export_file(config, editor.as_deref())),
+            Action::Revisions => match revisions {
+                Some(revisions) => trail::revisions(revisions, call).await,
+                None => Err(Failure::not_found()),
             },
-            Action::Playground => (self.playground)(retarget(request)).await,
+            _ => match editor {
+                Some(editor) => {
+                    let now = config.current().revision;
+                    write(editor, action, call, now).await
+                }
+                None => Err(Failure::not_found()),
+            },
         }
     }
 }
 
-fn one(entries: &[Entry]) -> Response {
-    match entries.first() {
-        Some(entry) => respond::json(entry),
-        None => respond::error(StatusCode::NOT_FOUND, "resource not found"),
+/// What needs a source that takes writes. `now` is the revision in force.
+async fn write(editor: &Editor, action: Action, call: Call, now: u64) -> Result<Response, Failure> {
+    match action {
+        Action::Create(kind) => write::create(editor, kind, call).await,
+        Action::Replace(kind) => {
+            write::change(editor, call, |id, value| Operation::Replace { kind, id, value }).await
+        }
+        Action::Patch(kind) => {
+            write::change(editor, call, |id, patch| Operation::Patch { kind, id, patch }).await
+        }
+        Action::Delete(kind) => write::change(editor, call, |id, _| Operation::Delete { kind, id }).await,
+        Action::Rotate => write::rotate(editor, call).await,
+        Action::Batch => batch::batch(editor, call, now).await,
+        Action::Apply => batch::apply(editor, call, now).await,
+        Action::Audit => trail::audit(editor, call).await,
+        Action::Rollback => trail::rollback(editor, call, now).await,
+        _ => Err(Failure::not_found()),
     }
+}
+
+/// The entries of a kind, ordered by id.
+fn list(set: &ResourceSet, kind: &ResourceKind, call: &Call) -> Response {
+    let mut views = set.views(kind);
+    if let Some(name) = call.query.text("name") {
+        views.retain(|view| kind.identity(&view.document).as_deref() == Some(name));
+    }
+    let total = views.len();
+    if let Some(after) = call.query.text("after") {
+        views.retain(|view| *view.id > *after);
+    }
+    let limit = call.query.limit().unwrap_or(usize::MAX);
+    let more = views.len() > limit;
+    views.truncate(limit);
+    let entries: Vec<Entry<'_>> = views.iter().map(Entry::from).collect();
+    let mut response = respond::json(&entries);
+    let headers = response.headers_mut();
+    respond::set(headers, respond::TOTAL_COUNT, &total.to_string());
+    if let Some(last) = views.last().filter(|_| more) {
+        let limit = limit.to_string();
+        let mut next = vec![("limit", limit.as_str()), ("after", &*last.id)];
+        next.extend(call.query.text("name").map(|name| ("name", name)));
+        respond::set_next(headers, &call.path, &next);
+    }
+    response
+}
+
+fn one(set: &ResourceSet, kind: &ResourceKind, call: &Call) -> Result<Response, Failure> {
+    let view = set.view(kind, call.id()?).ok_or_else(Failure::not_found)?;
+    let mut response = respond::json(&Entry::from(&view));
+    respond::set_tag(response.headers_mut(), view.revision);
+    Ok(response)
 }
 
 /// Whether the query has the key `verbose`, with or without a value.

@@ -1,35 +1,49 @@
-//! Admin keys: what counts as presenting one and how it is compared.
+//! Admin keys: what counts as presenting one, how it is compared, and what it opens.
 
-use aisix_core::Secret;
+use aisix_config::Role;
 use http::{HeaderMap, HeaderName, header};
 use sha2::{Digest, Sha256};
-use subtle::{Choice, ConstantTimeEq};
+use subtle::{ConditionallySelectable, ConstantTimeEq};
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// The digests of the configured admin keys. The keys themselves are not kept.
-pub(crate) struct AdminKeys(Vec<[u8; 32]>);
+/// A key that opens `/admin/v1/*`. The key itself is not kept.
+#[derive(Clone, Debug)]
+pub struct AdminKey {
+    /// What the audit log calls its holder.
+    pub name: String,
+    /// SHA-256 of the key.
+    pub digest: [u8; 32],
+    /// What it opens.
+    pub role: Role,
+}
 
-impl AdminKeys {
-    pub(crate) fn new(keys: &[Secret<String>]) -> Self {
-        Self(keys.iter().map(|key| digest(key.expose().as_bytes())).collect())
+impl From<&aisix_config::AdminKey> for AdminKey {
+    fn from(key: &aisix_config::AdminKey) -> Self {
+        Self { name: key.name.clone(), digest: digest(key.key.expose().as_bytes()), role: key.role }
     }
+}
 
-    /// Whether the request carries one of the keys.
-    ///
-    /// Digests of equal length are compared, each with all of its bytes and
-    /// without stopping at a match, so the time taken tells nothing about how
-    /// close a guess came or which key it was.
-    pub(crate) fn admit(&self, headers: &HeaderMap) -> bool {
-        let Some(presented) = presented(headers) else {
-            return false;
-        };
-        let presented = digest(presented);
-        let mut matched = Choice::from(0);
-        for key in &self.0 {
-            matched |= key.ct_eq(&presented);
-        }
-        matched.into()
+/// The key that the request carries.
+///
+/// Digests of equal length are compared, each with all of its bytes and
+/// without stopping at a match, so the time taken tells nothing about how
+/// close a guess came or which key it was.
+pub(crate) fn admit<'k>(keys: &'k [AdminKey], headers: &HeaderMap) -> Option<&'k AdminKey> {
+    let presented = digest(presented(headers)?);
+    let mut found = u64::MAX;
+    for (at, key) in (0_u64..).zip(keys) {
+        found.conditional_assign(&at, key.digest.ct_eq(&presented));
+    }
+    keys.get(usize::try_from(found).ok()?)
+}
+
+/// What a role is called.
+pub(crate) fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::ReadOnly => "read_only",
+        Role::Editor => "editor",
+        Role::Owner => "owner",
     }
 }
 
@@ -62,13 +76,21 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
 mod tests {
     use super::*;
 
-    fn admitted(headers: &[(&'static str, &'static str)]) -> bool {
-        let keys = ["first-key", "second-key"].map(|key| Secret::new(key.to_owned()));
+    fn key(name: &str, role: Role) -> AdminKey {
+        AdminKey { name: name.to_owned(), digest: digest(name.as_bytes()), role }
+    }
+
+    fn who(headers: &[(&'static str, &'static str)]) -> Option<(String, Role)> {
+        let keys = [key("first-key", Role::Owner), key("second-key", Role::ReadOnly)];
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
         }
-        AdminKeys::new(&keys).admit(&map)
+        admit(&keys, &map).map(|key| (key.name.clone(), key.role))
+    }
+
+    fn admitted(headers: &[(&'static str, &'static str)]) -> bool {
+        who(headers).is_some()
     }
 
     #[test]
@@ -110,6 +132,14 @@ mod tests {
     fn no_configured_key_admits_nobody() {
         let mut map = HeaderMap::new();
         map.insert("x-api-key", "anything".parse().unwrap());
-        assert!(!AdminKeys::new(&[]).admit(&map));
+        assert!(admit(&[], &map).is_none());
+    }
+
+    #[test]
+    fn each_key_has_its_name_and_role() {
+        let first = who(&[("x-api-key", "first-key")]);
+        assert_eq!(first, Some(("first-key".to_owned(), Role::Owner)));
+        let second = who(&[("x-api-key", "second-key")]);
+        assert_eq!(second, Some(("second-key".to_owned(), Role::ReadOnly)));
     }
 }

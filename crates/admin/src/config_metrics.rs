@@ -9,20 +9,35 @@ use aisix_telemetry::metrics::{Exposition, Kind, names};
 /// Appends the families to an exposition.
 pub(crate) fn append(text: &mut String, metrics: &ConfigMetrics) {
     let mut out = Exposition::append_to(text);
-    for (name, kind, value) in [
-        (names::CONFIG_LAST_RELOAD_SUCCESSFUL, Kind::Gauge, metrics.last_reload_successful.into()),
-        (names::CONFIG_LAST_RELOAD_TIMESTAMP, Kind::Gauge, metrics.last_reload_success_timestamp_seconds),
-        (names::CONFIG_RELOADS, Kind::Counter, metrics.reloads),
-    ] {
+    let mut number = |name, kind, value: u64| {
         out.family(name, kind);
         out.sample(name, &[], value);
+    };
+    number(names::CONFIG_LAST_RELOAD_SUCCESSFUL, Kind::Gauge, metrics.last_reload_successful.into());
+    if let Some(at) = metrics.last_reload_success_timestamp_seconds {
+        number(names::CONFIG_LAST_RELOAD_TIMESTAMP, Kind::Gauge, at);
     }
-    by_label(&mut out, (names::CONFIG_RELOAD_FAILURES, Kind::Counter, "reason"), &metrics.reload_failures);
-    by_label(&mut out, (names::CONFIG_REJECTED, Kind::Gauge, "kind"), &metrics.rejected_resources);
-    out.family(names::CONFIG_HASH, Kind::Gauge);
-    out.sample(names::CONFIG_HASH, &[("hash", &metrics.config_hash)], 1_u64);
-    if let Some(previous) = &metrics.previous_config_hash {
-        out.sample(names::CONFIG_HASH, &[("hash", previous)], 0_u64);
+    number(names::CONFIG_RELOADS, Kind::Counter, metrics.reloads);
+    if let Some((connected, observed, applied)) = metrics.followed {
+        number(names::CONFIG_SOURCE_CONNECTED, Kind::Gauge, connected.into());
+        number(names::CONFIG_OBSERVED_REVISION, Kind::Gauge, observed);
+        number(names::CONFIG_APPLIED_REVISION, Kind::Gauge, applied);
+    }
+    for (name, kind, label, series) in [
+        (names::CONFIG_RELOAD_FAILURES, Kind::Counter, "reason", &metrics.reload_failures),
+        (names::CONFIG_REJECTED, Kind::Gauge, "kind", &metrics.rejected_resources),
+        (names::CONFIG_PARTIALLY_COMPATIBLE, Kind::Gauge, "kind", &metrics.partially_compatible_resources),
+        (names::CONFIG_STALE_SERVED, Kind::Gauge, "kind", &metrics.stale_served_resources),
+    ] {
+        by_label(&mut out, (name, kind, label), series);
+    }
+    let hashes = [(&metrics.config_hash, 1_u64), (&metrics.previous_config_hash, 0)];
+    for (at, (hash, value)) in hashes.into_iter().enumerate() {
+        let Some(hash) = hash else { continue };
+        if at == 0 || metrics.config_hash.is_none() {
+            out.family(names::CONFIG_HASH, Kind::Gauge);
+        }
+        out.sample(names::CONFIG_HASH, &[("hash", hash)], value);
     }
 }
 
@@ -54,11 +69,14 @@ mod tests {
     fn families_after_a_refused_reload() {
         let metrics = ConfigMetrics {
             last_reload_successful: false,
-            last_reload_success_timestamp_seconds: 1_700_000_000,
+            last_reload_success_timestamp_seconds: Some(1_700_000_000),
             reloads: 3,
             reload_failures: [("fetch", 0), ("parse", 0), ("validate", 1)].into(),
             rejected_resources: [("api_keys", 0), ("models", 2)].into(),
-            config_hash: "b".repeat(64),
+            partially_compatible_resources: BTreeMap::new(),
+            stale_served_resources: BTreeMap::new(),
+            followed: None,
+            config_hash: Some("b".repeat(64)),
             previous_config_hash: Some("a".repeat(64)),
         };
         let mut text = String::from("up 1\n");
@@ -82,5 +100,35 @@ mod tests {
             &format!("aisix_config_hash_info{{hash=\"{a}\"}} 0"),
         ];
         assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+    }
+    #[test]
+    fn families_of_a_followed_store() {
+        let metrics = ConfigMetrics {
+            last_reload_successful: true,
+            last_reload_success_timestamp_seconds: None,
+            reloads: 1,
+            reload_failures: [("fetch", 0)].into(),
+            rejected_resources: [("", 1)].into(),
+            partially_compatible_resources: [("models", 2)].into(),
+            stale_served_resources: [("models", 0)].into(),
+            followed: Some((true, 41, 40)),
+            config_hash: None,
+            previous_config_hash: None,
+        };
+        let mut text = String::new();
+        append(&mut text, &metrics);
+        let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        let expected = [
+            "aisix_config_last_reload_successful 1",
+            "aisix_config_reloads_total 1",
+            "aisix_config_source_connected 1",
+            "aisix_config_observed_revision 41",
+            "aisix_config_applied_revision 40",
+            "aisix_config_rejected_resources{kind=\"\"} 1",
+            "aisix_config_partially_compatible_resources{kind=\"models\"} 2",
+            "aisix_config_stale_served_resources{kind=\"models\"} 0",
+        ];
+        assert_eq!(samples, expected);
+        assert_eq!(text.lines().count() - samples.len(), expected.len(), "each family has its type");
     }
 }

@@ -1,7 +1,7 @@
 //! How the models are doing, as both listeners tell it. Everything comes from
 //! memory.
 
-use aisix_config::{ConfigState, Model, ResourceSet, Stored};
+use aisix_config::{ConfigState, Freshness, Model, Stored};
 use aisix_telemetry::{HealthTable, HealthView};
 use axum::response::Response;
 use serde::Serialize;
@@ -13,6 +13,15 @@ use crate::respond;
 struct Report<'a> {
     status: &'static str,
     models: Vec<Level<'a>>,
+    /// Absent with a resources file, which has no freshness that could be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    config: Option<Currency>,
+}
+
+#[derive(Serialize)]
+struct Currency {
+    snapshot_revision: u64,
+    snapshot_age_seconds: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -32,15 +41,22 @@ struct ModelStatus<'a> {
     view: HealthView,
 }
 
-/// `/admin/v1/health`. There is no `config` member: a resources file has no
-/// freshness that could be told.
+/// `/admin/v1/health`
 pub(crate) fn report(config: &ConfigState, health: &HealthTable) -> Response {
     let set = config.current();
     let level = |model| {
         let Stored { id, value, .. }: &Stored<Model> = model;
         Level { id, name: &value.display_name, health: health.model(id).level() }
     };
-    respond::json(&Report { status: "ok", models: by_id(&set).into_iter().map(level).collect() })
+    let currency = |Freshness { revision, age_seconds }| Currency {
+        snapshot_revision: revision,
+        snapshot_age_seconds: age_seconds,
+    };
+    respond::json(&Report {
+        status: "ok",
+        models: set.models().iter().map(|model| level(model)).collect(),
+        config: config.freshness().map(currency),
+    })
 }
 
 /// `/status/models` and `/admin/v1/models/status`: the same bytes.
@@ -48,14 +64,14 @@ pub(crate) fn models_status(config: &ConfigState, health: &HealthTable) -> Respo
     let set = config.current();
     let status = |model| {
         let Stored { id, value, .. }: &Stored<Model> = model;
-        ModelStatus { id, display_name: &value.display_name, kind: "direct", view: health.model(id).view() }
+        let kind = value.shape();
+        // Only what is called itself can be taken out of rotation.
+        let view = match kind {
+            "direct" => health.model(id).view(),
+            _ => HealthView { status: "not_applicable", cooldown_until: None, status_reason: None },
+        };
+        ModelStatus { id, display_name: &value.display_name, kind, view }
     };
-    let models: Vec<ModelStatus<'_>> = by_id(&set).into_iter().map(status).collect();
+    let models: Vec<ModelStatus<'_>> = set.models().iter().map(|model| status(model)).collect();
     respond::json(&models)
-}
-
-fn by_id(set: &ResourceSet) -> Vec<&Stored<Model>> {
-    let mut models: Vec<&Stored<Model>> = set.models.iter().collect();
-    models.sort_unstable_by(|a, b| a.id.cmp(&b.id));
-    models
 }

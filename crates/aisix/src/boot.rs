@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use aisix_config::{FileStore, LogFormat, ProcessConfig, ProxyConfig, TlsFiles, UpstreamConfig};
+use aisix_config::{LogFormat, ProcessConfig, ProxyConfig, ResourceSet, TlsFiles, UpstreamConfig};
 use aisix_core::Lifecycle;
 use aisix_proxy::{
     Gateway, GatewayParts, Rewrite, Settings, Snapshot,
@@ -13,10 +13,10 @@ use aisix_telemetry::{
     Buckets, ClientTypeRule, HealthTable, Telemetry, TelemetryConfig,
     log::{self, LogConfig, LogGuard},
 };
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use http::HeaderName;
 
-use crate::listen::Tls;
+use crate::{listen::Tls, source::Source};
 
 /// The environment as text; variables that are not UTF-8 are read lossily.
 pub(crate) fn environment() -> Vec<(String, String)> {
@@ -35,19 +35,17 @@ pub(crate) fn start_log(config: &ProcessConfig) -> Result<LogGuard> {
 /// Everything the listeners share.
 pub(crate) struct Parts {
     pub(crate) gateway: Arc<Gateway>,
-    pub(crate) store: FileStore,
-    pub(crate) config: Arc<aisix_config::ConfigState>,
+    pub(crate) source: Source,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) health: Arc<HealthTable>,
     pub(crate) lifecycle: Arc<Lifecycle>,
 }
 
-/// Loads the resources and builds the gateway.
+/// Opens the source of the resources and builds the gateway, without any yet.
 pub(crate) fn build(config: &ProcessConfig) -> Result<Parts> {
     let trust = Arc::new(Trust::load(&trust_files(&config.upstream))?);
     let env = aisix_config::capture_env(environment());
-    let (store, state) =
-        FileStore::open(&config.resources_file, env).map_err(|report| anyhow!("{report}"))?;
+    let source = Source::open(config, env)?;
     let telemetry = Arc::new(Telemetry::new(telemetry_config(config)));
     let health = Arc::new(HealthTable::new());
     let lifecycle = Arc::new(Lifecycle::new());
@@ -59,10 +57,9 @@ pub(crate) fn build(config: &ProcessConfig) -> Result<Parts> {
         telemetry: telemetry.clone(),
         health: health.clone(),
         lifecycle: lifecycle.clone(),
-        snapshot: Snapshot::compile(&state.current(), &telemetry, &health),
+        snapshot: Snapshot::compile(&ResourceSet::default(), &telemetry, &health, None),
     });
-    lifecycle.config_applied();
-    Ok(Parts { gateway, store, config: state, telemetry, health, lifecycle })
+    Ok(Parts { gateway, source, telemetry, health, lifecycle })
 }
 
 /// Reads every certificate file that the configuration names.

@@ -2,10 +2,14 @@
 
 use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 
-use aisix_admin::{AdminState, StatusState, admin_router, status_router};
-use aisix_config::{ProcessConfig, load_process_config};
+use aisix_admin::{AdminKey, AdminState, Revisions, StatusState, admin_router, status_router};
+use aisix_config::{AdminConfig, ProcessConfig, Role, load_process_config};
+use aisix_core::Lifecycle;
+use aisix_proxy::Gateway;
+use aisix_store::embedded::EmbeddedStore;
 use anyhow::{Context, Result, bail};
 use axum::Router;
+use serde_json::json;
 use tokio::{
     runtime,
     signal::unix::{Signal, SignalKind, signal},
@@ -14,8 +18,10 @@ use tokio::{
 
 use crate::{
     boot::{self, Parts},
+    bootstrap::{self, Surroundings},
     drain,
     listen::{self, Bound, ConnSettings, Stop, Stopper, Tls, bind},
+    source::Apply,
     workers::{self, Ended, ProxyListener, Routes},
 };
 
@@ -23,7 +29,7 @@ use crate::{
 const CERTIFICATE_POLL: Duration = Duration::from_secs(1);
 
 /// Runs until told to stop.
-pub(crate) fn run(path: &Path) -> Result<ExitCode> {
+pub(crate) fn run(path: Option<&Path>) -> Result<ExitCode> {
     let config = load_process_config(path, &boot::environment())?;
     let _log = boot::start_log(&config)?;
     let parts = boot::build(&config)?;
@@ -42,7 +48,8 @@ pub(crate) fn run(path: &Path) -> Result<ExitCode> {
 
 async fn serve(config: &ProcessConfig, parts: Parts) -> Result<ExitCode> {
     let mut signals = Signals::new()?;
-    let Parts { gateway, store, config: state, telemetry, health, lifecycle } = parts;
+    let Parts { gateway, source, telemetry, health, lifecycle } = parts;
+    let state = source.state.clone();
     let (stopper, stop) = Stopper::new();
     let settings = ConnSettings {
         idle_timeout: config.downstream.idle_timeout,
@@ -61,6 +68,17 @@ async fn serve(config: &ProcessConfig, parts: Parts) -> Result<ExitCode> {
     let admin_bound = config.admin.as_ref().map(|admin| bind("admin.addr", admin.addr, 1)).transpose()?;
     let proxy_bound = bind("proxy.addr", config.proxy.addr, workers::sockets(&config.proxy))?;
 
+    let reload = Arc::new(Notify::new());
+    let editor = source.editor();
+    let embedded = source.embedded().cloned();
+    let mut following = source.follow(applier(&gateway, &lifecycle), reload.clone()).await?;
+    let welcome = match (&editor, &embedded) {
+        (Some(editor), Some(store)) => {
+            let surroundings = surroundings(config, &proxy_bound, admin_bound.as_ref());
+            bootstrap::first_start(editor, store, surroundings).await?
+        }
+        _ => None,
+    };
     log_start(config, &proxy_bound, admin_bound.as_ref(), status_bound.as_ref());
     let aside = Aside { settings, stop: stop.clone() };
     if let (Some(bound), Some(prometheus)) = (status_bound, &config.observability.prometheus) {
@@ -74,21 +92,23 @@ async fn serve(config: &ProcessConfig, parts: Parts) -> Result<ExitCode> {
     }
     if let (Some(bound), Some(admin)) = (admin_bound, &config.admin) {
         let router = admin_router(AdminState {
-            keys: admin.admin_keys.clone(),
+            keys: admin_keys(admin, embedded.as_ref()).await?,
             config: state,
+            editor,
+            revisions: embedded.map(revisions),
             health,
             lifecycle: lifecycle.clone(),
             playground: workers::playground(&gateway),
         });
         aside.serve(bound, admin_tls.clone(), router)?;
     }
-    let reload = Arc::new(Notify::new());
-    let applier = gateway.clone();
-    let mut following = tokio::spawn(store.run(reload.clone(), move |resources| applier.apply(&resources)));
     let certificates: Vec<Arc<Tls>> = [proxy_tls.clone(), admin_tls].into_iter().flatten().collect();
     tokio::spawn(watch_certificates(certificates.clone()));
     let listener = ProxyListener { bound: proxy_bound, tls: proxy_tls, settings };
     let mut workers = workers::start(&config.proxy, &gateway, listener, &stop)?;
+    if let Some(welcome) = welcome {
+        println!("{welcome}");
+    }
 
     loop {
         tokio::select! {
@@ -113,6 +133,56 @@ async fn serve(config: &ProcessConfig, parts: Parts) -> Result<ExitCode> {
             Ok(code)
         }
     }
+}
+
+/// Makes the gateway act on a configuration.
+fn applier(gateway: &Arc<Gateway>, lifecycle: &Arc<Lifecycle>) -> Apply {
+    let (gateway, lifecycle) = (gateway.clone(), lifecycle.clone());
+    Arc::new(move |resources| {
+        gateway.apply(&resources);
+        lifecycle.config_applied();
+    })
+}
+
+fn surroundings(config: &ProcessConfig, proxy: &Bound, admin: Option<&Bound>) -> Surroundings {
+    Surroundings {
+        env: boot::environment(),
+        proxy_addr: proxy.addr(),
+        admin_addr: admin.map(Bound::addr),
+        tls: config.proxy.tls.is_some(),
+        probe: Duration::from_millis(300),
+        admin_key_needed: config.admin.as_ref().is_some_and(|admin| admin.keys.is_empty()),
+    }
+}
+
+/// The configured admin keys, or the one that the embedded store has made.
+async fn admin_keys(admin: &AdminConfig, embedded: Option<&Arc<EmbeddedStore>>) -> Result<Vec<AdminKey>> {
+    let mut keys: Vec<AdminKey> = admin.keys.iter().map(AdminKey::from).collect();
+    if let (true, Some(store)) = (keys.is_empty(), embedded) {
+        let made = bootstrap::generated_admin_key(store).await?;
+        keys.extend(made.map(|digest| AdminKey { name: "generated".to_owned(), digest, role: Role::Owner }));
+    }
+    Ok(keys)
+}
+
+/// Lists the revisions of the embedded store.
+fn revisions(store: Arc<EmbeddedStore>) -> Revisions {
+    Arc::new(move |limit, before| {
+        let store = store.clone();
+        Box::pin(async move {
+            let listed = store.revisions(limit, before).await.map_err(|error| error.to_string())?;
+            let listed = listed.into_iter().map(|it| {
+                json!({
+                    "revision": it.revision,
+                    "at": it.at,
+                    "actor": it.actor,
+                    "action": it.action,
+                    "changes": it.changes,
+                })
+            });
+            Ok(listed.collect())
+        })
+    })
 }
 
 /// A listener beside the proxy's, served by the control runtime.

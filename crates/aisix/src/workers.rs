@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
+use aisix_admin::Peer;
 use aisix_config::ProxyConfig;
 use aisix_proxy::{CONFLICTING_LENGTH, Gateway, ReplyBody, Worker, refuse_head};
 use anyhow::{Context, Result};
@@ -35,10 +36,6 @@ impl Serve for Proxy {
         Some(refuse_head(status))
     }
 }
-
-/// The address a request came from, for handlers that are not told otherwise.
-#[derive(Clone, Copy)]
-struct Peer(SocketAddr);
 
 /// The handler of the admin and status listeners.
 #[derive(Clone)]

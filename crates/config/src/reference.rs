@@ -2,10 +2,9 @@
 
 use std::fmt::Write as _;
 
-use crate::file::COLLECTIONS;
 use crate::process::PROCESS;
-use crate::resource::{ApiKey, Kind as Resource, Model, ProviderKey};
-use crate::schema::{Field, Fields, Kind, Need, TEN_YEARS_MS, TEN_YEARS_SECS};
+use crate::resource::{KINDS, ResourceKind};
+use crate::schema::{Field, Fields, Format, Forms, Kind, Need, TEN_YEARS_MS, TEN_YEARS_SECS};
 
 const HEAD: &str = "\
 # Configuration reference
@@ -29,78 +28,171 @@ Settings marked *not supported yet* are accepted while they leave the capability
 ";
 
 const RESOURCES: &str = "\
-## Resources file
+## Resources
 
-One YAML document with `_format_version: \"1\"` (quoted) and lists of resources. It is
-read again on SIGHUP and when it changes, as a whole or not at all. `${VAR}` in a text
-value is the environment variable VAR as of the start of the process; `$$` is a `$`.
-Entries are named by `display_name`, which is unique per list.
+Resources come from a file, from etcd or from the embedded store. A file is one YAML
+document with `_format_version: \"1\"` (quoted) and lists of resources. It is read again on
+SIGHUP and when it changes, as a whole or not at all. `${VAR}` in a text value is the
+environment variable VAR as of the start of the process; `$$` is a `$`. Entries are told
+apart by `display_name` or `name`, which is unique per list, and a document never holds its
+own id. Stored documents keep their place when they hold fields of another version or values
+that break a rule which does not make them unusable; `/status/config` then says so.
+
+What is marked *not enforced yet* is accepted and checked, and listed under `not_enforced`
+in `/status/config` where it is used.
 
 ";
 
+/// What is said of a capability that is not built.
+#[derive(Clone, Copy, PartialEq)]
+enum Later {
+    Process,
+    Resource,
+}
+
 /// The reference of every process setting and resource field, as Markdown.
 pub fn reference_markdown() -> String {
-    let mut out = HEAD.to_owned();
-    table(&mut out, PROCESS);
-    out.push_str(RESOURCES);
-    collection::<ProviderKey>(&mut out);
-    collection::<Model>(&mut out);
-    collection::<ApiKey>(&mut out);
-    let later: Vec<_> = COLLECTIONS
-        .iter()
-        .filter(|name| ![ProviderKey::NAME, Model::NAME, ApiKey::NAME].contains(name))
-        .map(|name| format!("`{name}`"))
-        .collect();
-    // Writing to a String cannot fail.
-    let _ = writeln!(out, "Not supported yet, so empty or absent: {}.", later.join(", "));
-    out
+    let mut page = Page { out: HEAD.to_owned(), later: Later::Process, open: Vec::new() };
+    page.table(&[PROCESS]);
+    page.out.push_str(RESOURCES);
+    page.later = Later::Resource;
+    for kind in KINDS {
+        page.resource(kind);
+    }
+    page.out.truncate(page.out.trim_end().len());
+    page.out.push('\n');
+    page.out
 }
 
-fn collection<K: Resource>(out: &mut String) {
-    let _ = write!(out, "### `{}`\n\n{}\n\n", K::NAME, K::TITLE);
-    table(out, K::TABLE);
+struct Page {
+    out: String,
+    later: Later,
+    /// Forms that are being described: they may hold themselves.
+    open: Vec<*const Forms>,
 }
 
-fn table(out: &mut String, fields: Fields) {
-    out.push_str("| Field | Type | Default | Meaning |\n|---|---|---|---|\n");
-    rows(out, fields, "", false);
-    out.push('\n');
+/// What holds for a row and those below it.
+#[derive(Clone, Copy)]
+struct Under<'a> {
+    prefix: &'a str,
+    /// Said at the end of the meaning.
+    note: &'a str,
+    later: bool,
 }
 
-fn rows(out: &mut String, fields: Fields, prefix: &str, later: bool) {
-    for field in fields {
-        let path = format!("{prefix}{}", field.name);
-        let later = later || field.later.is_some();
-        row(out, field, &path, later);
-        match field.kind {
-            Kind::Object(inner) => rows(out, inner, &format!("{path}."), later),
-            Kind::List(list) => {
-                if let Kind::Object(inner) = list.item {
-                    rows(out, inner, &format!("{path}[]."), later);
+impl Page {
+    fn resource(&mut self, kind: &ResourceKind) {
+        let later = if kind.enforced { "" } else { " *Not enforced yet.*" };
+        let _ = write!(self.out, "### `{}`\n\n{}{later}\n\n", kind.name, kind.doc);
+        match &kind.shape {
+            Kind::Object(fields) => self.table(&[fields]),
+            Kind::Union(union) => {
+                let tags: Vec<_> = union.variants.iter().map(|(name, _)| *name).collect();
+                self.header();
+                self.tag(union.tag, &tags, union.doc);
+                self.rows(union.common, Under { prefix: "", note: "", later: false });
+                self.out.push('\n');
+                for (name, fields) in union.variants {
+                    let _ = write!(self.out, "With `{}: {name}`:\n\n", union.tag);
+                    self.table(&[fields]);
                 }
             }
-            Kind::Map(map) => {
-                if let Kind::Object(inner) = map.value {
-                    rows(out, inner, &format!("{path}.*."), later);
+            Kind::Forms(forms) => {
+                self.open.push(*forms);
+                self.table(&[forms.common]);
+                for (name, fields) in forms.forms {
+                    let _ = write!(self.out, "In the {name} form:\n\n");
+                    self.table(&[fields]);
                 }
+                self.open.pop();
             }
             _ => {}
         }
     }
+
+    fn header(&mut self) {
+        self.out.push_str("| Field | Type | Default | Meaning |\n|---|---|---|---|\n");
+    }
+
+    fn table(&mut self, groups: &[Fields]) {
+        if groups.iter().all(|fields| fields.is_empty()) {
+            return self.out.push_str("No further fields.\n\n");
+        }
+        self.header();
+        for fields in groups {
+            self.rows(fields, Under { prefix: "", note: "", later: false });
+        }
+        self.out.push('\n');
+    }
+
+    fn rows(&mut self, fields: Fields, under: Under<'_>) {
+        for field in fields.iter().filter(|field| !matches!(field.need, Need::Gone)) {
+            let path = format!("{}{}", under.prefix, field.name);
+            let under = Under { later: under.later || field.later.is_some(), ..under };
+            self.field(field, &path, under);
+            self.below(&field.kind, &path, under);
+        }
+    }
+
+    /// The rows of what a field holds.
+    fn below(&mut self, kind: &Kind, path: &str, under: Under<'_>) {
+        let prefix = format!("{path}.");
+        let inner = Under { prefix: &prefix, ..under };
+        match kind {
+            Kind::Object(fields) => self.rows(fields, inner),
+            Kind::List(list) => self.below(&list.item, &format!("{path}[]"), under),
+            Kind::Map(map) => self.below(&map.value, &format!("{path}.*"), under),
+            Kind::Either(kinds) => kinds.iter().for_each(|kind| self.below(kind, path, under)),
+            Kind::Union(union) => {
+                let tags: Vec<_> = union.variants.iter().map(|(name, _)| *name).collect();
+                self.tag(&format!("{prefix}{}", union.tag), &tags, union.doc);
+                self.rows(union.common, inner);
+                for (name, fields) in union.variants {
+                    let note = format!(" With `{}: {name}`.", union.tag);
+                    self.rows(fields, Under { note: &note, ..inner });
+                }
+            }
+            Kind::Forms(forms) if !self.open.contains(&std::ptr::from_ref(*forms)) => {
+                self.open.push(*forms);
+                self.rows(forms.common, inner);
+                for (name, fields) in forms.forms {
+                    let note = format!(" In a {name}.");
+                    self.rows(fields, Under { note: &note, ..inner });
+                }
+                self.open.pop();
+            }
+            _ => {}
+        }
+    }
+
+    fn tag(&mut self, path: &str, names: &[&str], doc: &str) {
+        self.row([format!("`{path}`"), words(names), "required".into(), doc.into()]);
+    }
+
+    fn field(&mut self, field: &Field, path: &str, under: Under<'_>) {
+        let default = match field.need {
+            Need::Required | Need::Written(_) => "required".to_owned(),
+            Need::Default("{}") | Need::Optional | Need::Gone => String::new(),
+            Need::Default(json) => format!("`{}`", json.replace(',', ", ")),
+        };
+        let alias = field.alias.map(|alias| format!(" Also spelt `{alias}`."));
+        let later = match (under.later, self.later) {
+            (false, _) => "",
+            (true, Later::Process) => " *Not supported yet.*",
+            (true, Later::Resource) => " *Not enforced yet.*",
+        };
+        let meaning = format!("{}{}{}{later}", field.doc, alias.unwrap_or_default(), under.note);
+        self.row([format!("`{path}`"), label(&field.kind), default, meaning]);
+    }
+
+    fn row(&mut self, cells: [String; 4]) {
+        let cells = cells.map(|cell| cell.replace('|', "\\|"));
+        let _ = writeln!(self.out, "| {} |", cells.join(" | "));
+    }
 }
 
-fn row(out: &mut String, field: &Field, path: &str, later: bool) {
-    let default = match field.need {
-        Need::Required => "required".to_owned(),
-        Need::Default("{}") | Need::Optional => String::new(),
-        Need::Default(json) => format!("`{}`", json.replace(',', ", ")),
-    };
-    let alias = field.alias.map(|alias| format!(" Also spelt `{alias}`."));
-    let later = if later { " *Not supported yet.*" } else { "" };
-    let meaning = format!("{}{}{later}", field.doc, alias.unwrap_or_default());
-    let cells = [format!("`{path}`"), label(&field.kind), default, meaning];
-    let cells = cells.map(|cell| cell.replace('|', "\\|"));
-    let _ = writeln!(out, "| {} |", cells.join(" | "));
+fn words(names: &[&str]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ")
 }
 
 fn label(kind: &Kind) -> String {
@@ -111,17 +203,20 @@ fn label(kind: &Kind) -> String {
         Kind::Int { min: 0, max } if *max >= u64::from(u32::MAX) => "integer".into(),
         Kind::Int { min, max } if *max >= u64::from(u32::MAX) => format!("integer ≥ {min}"),
         Kind::Int { min, max } => format!("integer {min}–{max}"),
+        Kind::Signed { .. } => "integer, may be negative".into(),
         Kind::Number { min, max } => match (min.is_finite(), max.is_finite()) {
             (true, true) => format!("number {min}–{max}"),
             (true, false) => format!("number ≥ {min}"),
             _ => "number".into(),
         },
+        Kind::Text { format: Format::Words(names), .. } => words(names),
         Kind::Text { format, .. } => format.label().into(),
         Kind::Secret => "secret".into(),
-        Kind::Enum(names) => names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or "),
+        Kind::Enum(names) => words(names),
         Kind::List(list) => format!("list of {}", label(&list.item)),
         Kind::Map(map) => format!("map to {}", label(&map.value)),
-        Kind::Object(_) | Kind::Anything { .. } => "object".into(),
+        Kind::Either(kinds) => kinds.iter().map(label).collect::<Vec<_>>().join(" or "),
+        Kind::Object(_) | Kind::Union(_) | Kind::Forms(_) | Kind::Anything { .. } => "object".into(),
     }
 }
 
@@ -136,9 +231,14 @@ mod tests {
             "| `proxy.tls.cert_file` | path | required | Certificate chain, PEM. |",
             "| `observability.log_format` | `text` or `json` | `\"text\"` | Shape of log lines. |",
             "| `proxy.url_rewrites[].match` | string | required | Regex on the raw path, unanchored. |",
-            "| `etcd.endpoints` | list of string | `[]` | Addresses. *Not supported yet.* |",
+            "| `bedrock_endpoint_url` | string |  | AWS endpoint for Bedrock guardrails. *Not supported yet.* |",
             "| `api_key` | secret | required | Upstream credential. Also spelt `secret`. |",
             "| `cooldown.max_seconds` | seconds | `600` | The longest. |",
+            "| `routing.targets[].priority` | integer, may be negative | `0` | Higher is preferred. *Not enforced yet.* |",
+            "| `kind` | `otlp_http` or `aliyun_sls` or `datadog` or `object_store` | required | What it sends to. |",
+            "With `kind: presidio`:",
+            "| `latency_mode.timeout_ms` | integer 100–5000 | required | The limit. With `kind: timed`. |",
+            "| `conditions[].children` | list of object | required | Conditions. In a group. |",
             "| `upstream.connect_timeout_ms` | milliseconds | `5000` | DNS, TCP and TLS together; 0 = no limit. |",
         ] {
             assert!(text.contains(row), "{row}");

@@ -44,7 +44,7 @@ fn whole_files_in_the_documents_load() {
             let first = block.lines().find(|line| !line.starts_with('#')).unwrap_or_default();
             if first.starts_with("resources_file:") {
                 configs += 1;
-                let loaded = load_process_config(&file, &[]);
+                let loaded = load_process_config(Some(&file), &[]);
                 assert!(loaded.is_ok(), "{}: {}\n{block}", page.display(), loaded.unwrap_err());
             } else if first.starts_with("_format_version:") {
                 resources += 1;

@@ -7,6 +7,7 @@ mod glob;
 mod operation;
 pub mod probe;
 mod request_id;
+pub mod rows;
 mod secret;
 mod usage;
 

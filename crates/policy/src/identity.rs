@@ -25,6 +25,8 @@ pub struct Key {
     pub id: Arc<str>,
     /// Digest of the secret.
     pub digest: Digest256,
+    /// Digest of the secret it had before, and the last instant at which that works.
+    pub previous: Option<(Digest256, SystemTime)>,
     /// Names and patterns of the models it may use; none means no model.
     pub allowed_models: Vec<Glob>,
     /// Last instant at which the key is valid.
@@ -34,6 +36,12 @@ pub struct Key {
 }
 
 impl Key {
+    /// Whether a secret of this digest opens it: its own, or the replaced one for a while.
+    fn accepts(&self, presented: &Digest256, now: SystemTime) -> bool {
+        *presented == self.digest
+            || self.previous.is_some_and(|(digest, end)| *presented == digest && now <= end)
+    }
+
     /// Whether the key may use a model, by the name the caller sent.
     pub fn may_use(&self, model: &str) -> bool {
         self.allowed_models.iter().any(|pattern| pattern.matches(model))
@@ -69,18 +77,30 @@ pub struct KeyTable<T> {
 }
 
 impl<T> KeyTable<T> {
-    /// Builds the table. Of two keys with one secret the lowest id wins.
-    pub fn new(entries: impl IntoIterator<Item = Entry<T>>) -> Self {
+    /// Builds the table. Of two keys with one secret the lowest id wins, and a
+    /// secret in use wins over a replaced one.
+    pub fn new(entries: impl IntoIterator<Item = Arc<Entry<T>>>) -> Self {
         let mut by_digest: HashMap<Digest256, Arc<Entry<T>>> = HashMap::default();
+        let current = |entry: &Entry<T>, digest| entry.key.digest == digest;
         for entry in entries {
-            match by_digest.get(&entry.key.digest) {
-                Some(known) if known.key.id <= entry.key.id => {}
-                _ => {
-                    by_digest.insert(entry.key.digest, Arc::new(entry));
+            let replaced = entry.key.previous.map(|(digest, _)| digest);
+            for digest in replaced.into_iter().chain([entry.key.digest]) {
+                match by_digest.get(&digest) {
+                    Some(known)
+                        if (current(known, digest), std::cmp::Reverse(&known.key.id))
+                            >= (current(&entry, digest), std::cmp::Reverse(&entry.key.id)) => {}
+                    _ => {
+                        by_digest.insert(digest, entry.clone());
+                    }
                 }
             }
         }
         Self { by_digest }
+    }
+
+    /// The key of a digest.
+    pub fn get(&self, digest: &Digest256) -> Option<&Arc<Entry<T>>> {
+        self.by_digest.get(digest)
     }
 
     /// Finds the key of a request, or says why there is none.
@@ -91,10 +111,11 @@ impl<T> KeyTable<T> {
             reason: "missing_credentials",
             key_id: None,
         })?;
-        let entry = self
-            .by_digest
-            .get(&digest(token))
-            .ok_or_else(|| denied(Error::new(Reason::UnknownKey, "invalid API key"), "unknown_key", None))?;
+        let presented = digest(token);
+        let entry =
+            self.by_digest.get(&presented).filter(|entry| entry.key.accepts(&presented, now)).ok_or_else(
+                || denied(Error::new(Reason::UnknownKey, "invalid API key"), "unknown_key", None),
+            )?;
         let id = || Some(entry.key.id.clone());
         if entry.key.disabled {
             let error = Error::new(Reason::KeyDisabled, "API key has been disabled");
@@ -140,6 +161,7 @@ mod tests {
         let key = Key {
             id: id.into(),
             digest: digest(secret),
+            previous: None,
             allowed_models: vec![Glob::new("gpt-*")],
             expires_at: None,
             disabled: false,
@@ -173,7 +195,7 @@ mod tests {
         let mut both = key("c", "off");
         both.key.disabled = true;
         both.key.expires_at = Some(now);
-        let table = KeyTable::new([key("a", "good"), expired, both]);
+        let table = KeyTable::new([key("a", "good"), expired, both].map(Arc::new));
         let ask = |secret: &str, now| {
             let bearer = format!("Bearer {secret}");
             table
@@ -193,7 +215,7 @@ mod tests {
     #[test]
     fn the_lowest_id_wins() {
         for ids in [["a", "b"], ["b", "a"]] {
-            let table = KeyTable::new(ids.map(|id| key(id, "same")));
+            let table = KeyTable::new(ids.map(|id| Arc::new(key(id, "same"))));
             let found = table.identify(&headers(&[("x-api-key", b"same")]), SystemTime::now()).expect("key");
             assert_eq!(&*found.key.id, "a");
         }
@@ -203,5 +225,28 @@ mod tests {
     fn access_goes_by_the_name_sent() {
         let entry = key("a", "s");
         assert!(entry.key.may_use("gpt-4o") && !entry.key.may_use("claude"));
+    }
+
+    #[test]
+    fn a_replaced_secret_works_until_its_end() {
+        let now = SystemTime::now();
+        let mut rotated = key("a", "new");
+        rotated.key.previous = Some((digest("old"), now));
+        let reused = key("b", "old");
+        let table = KeyTable::new([Arc::new(rotated)]);
+        let id = |table: &KeyTable<()>, secret: &'static [u8], now| {
+            table.identify(&headers(&[("x-api-key", secret)]), now).map(|entry| entry.key.id.to_string()).ok()
+        };
+        assert_eq!(id(&table, b"new", now).as_deref(), Some("a"));
+        assert_eq!(id(&table, b"old", now).as_deref(), Some("a"));
+        assert_eq!(id(&table, b"old", now + Duration::from_secs(1)), None);
+        let mut rotated = key("a", "new");
+        rotated.key.previous = Some((digest("old"), now));
+        for entries in [[rotated, reused].map(Arc::new)] {
+            let table = KeyTable::new(entries.clone());
+            assert_eq!(id(&table, b"old", now).as_deref(), Some("b"), "a secret in use wins");
+            let table = KeyTable::new(entries.into_iter().rev());
+            assert_eq!(id(&table, b"old", now).as_deref(), Some("b"), "in any order");
+        }
     }
 }

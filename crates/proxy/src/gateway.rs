@@ -90,7 +90,9 @@ impl Gateway {
     /// Compiles and applies a configuration. Requests under way keep the one
     /// they began with.
     pub fn apply(&self, resources: &aisix_config::ResourceSet) {
-        self.snapshot.store(Arc::new(Snapshot::compile(resources, &self.telemetry, &self.health)));
+        let previous = self.snapshot.load();
+        let next = Snapshot::compile(resources, &self.telemetry, &self.health, Some(&previous));
+        self.snapshot.store(Arc::new(next));
     }
 
     /// A worker: connections and metrics of its own.

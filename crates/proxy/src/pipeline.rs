@@ -101,7 +101,7 @@ impl Worker {
         let caller = stages::identify(accepted, snapshot, &self.shard)?;
         let call = stages::decode(accepted, operation, body, &self.gateway.settings).await?;
         let addressed = stages::resolve(accepted, snapshot, &caller, &call)?;
-        let plan = stages::route(addressed, &self.gateway.settings);
+        let plan = stages::route(addressed, &self.gateway.settings)?;
         // Boxed: the connection keeps the room of this future, and a stream outlives its attempt.
         Box::pin(stages::attempt(self, accepted, &caller, call, plan)).await
     }

@@ -82,7 +82,7 @@ fn gateway(state: State) -> Arc<Gateway> {
             all: String::new(),
             no: String::new(),
         },
-        snapshot: Snapshot::compile(&loaded.set, &telemetry, &health),
+        snapshot: Snapshot::compile(&loaded.set, &telemetry, &health, None),
         telemetry,
         health,
         lifecycle,

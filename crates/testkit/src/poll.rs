@@ -18,17 +18,26 @@ pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
 }
 
 /// Calls `probe` until it answers `Some`, and panics with `what` when that takes longer than [`DEADLINE`].
-pub async fn eventually<T, P, F>(what: &str, mut probe: P) -> T
+pub async fn eventually<T, P, F>(what: &str, probe: P) -> T
 where
     P: FnMut() -> F,
     F: Future<Output = Option<T>>,
 {
-    let deadline = Instant::now() + DEADLINE;
+    eventually_in(DEADLINE, what, probe).await
+}
+
+/// The same with a limit of its own, for what is slow by its nature.
+pub async fn eventually_in<T, P, F>(limit: Duration, what: &str, mut probe: P) -> T
+where
+    P: FnMut() -> F,
+    F: Future<Output = Option<T>>,
+{
+    let deadline = Instant::now() + limit;
     loop {
         if let Some(found) = probe().await {
             return found;
         }
-        assert!(Instant::now() < deadline, "timed out after {DEADLINE:?}: {what}");
+        assert!(Instant::now() < deadline, "timed out after {limit:?}: {what}");
         tokio::time::sleep(STEP).await;
     }
 }

@@ -1,5 +1,9 @@
 //! What the black-box suites in `tests/` share: the usual pair of upstream and gateway, and the shape of errors.
 
+pub mod cluster;
+pub mod documents;
+pub mod stores;
+
 use aisix_testkit::gateway::builder::MODEL;
 use aisix_testkit::{FakeProvider, Gateway, GatewayBuilder, Response, SseFrame};
 use serde_json::{Value, json};

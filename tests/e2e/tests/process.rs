@@ -58,7 +58,7 @@ async fn version_and_help_exit_zero() {
 
 #[tokio::test]
 async fn usage_errors_exit_two_with_usage_on_stderr() {
-    for args in [&["--no-such-flag"][..], &["no-such-command"], &[], &["validate"]] {
+    for args in [&["--no-such-flag"][..], &["no-such-command"], &["validate"]] {
         let exit = run(args, &[], &[]).await;
         assert_eq!(exit.code, Some(2), "{args:?}: {exit:#?}");
         assert!(exit.stderr.to_lowercase().contains("usage"), "{args:?}: {}", exit.stderr);
@@ -164,11 +164,8 @@ async fn boot_validation_says_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn a_source_must_be_chosen_and_unbuilt_capabilities_are_refused() {
+async fn unbuilt_capabilities_and_two_sources_are_refused() {
     let (_upstream, builder) = pair().await;
-    let none = builder.clone().without("resources_file");
-    let exit = none.start_and_fail().await;
-    assert_eq!(exit.code, Some(1), "{exit:#?}");
     let not_yet: [(&str, Value); 5] = [
         ("/managed/enabled", json!(true)),
         ("/ratelimit", json!({"backend": "redis", "redis": {"url": "redis://127.0.0.1:9"}})),

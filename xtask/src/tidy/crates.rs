@@ -4,7 +4,7 @@ use toml::{Table, Value};
 
 use super::{Finding, Repo};
 
-const MIDDLE: [&str; 4] = ["aisix-wire", "aisix-config", "aisix-policy", "aisix-telemetry"];
+const MIDDLE: [&str; 5] = ["aisix-wire", "aisix-config", "aisix-store", "aisix-policy", "aisix-telemetry"];
 const TESTKIT: &str = "aisix-testkit";
 
 /// Crates of this folder, each with the crates of this repository it may use.

@@ -1,50 +1,50 @@
 //! The component schemas of the OpenAPI document, as tables.
 
+use aisix_config::{KINDS, ResourceKind, edit::MAX_GRACE};
 use serde_json::{Map, Value, json};
 
-use super::{array_of, schema_ref};
-use crate::kinds::KINDS;
+use super::{array_of, kinds, schema_ref};
 
 /// The JSON type of a field.
 #[derive(Clone, Copy)]
-enum Type {
+pub(super) enum Type {
     Text,
     Instant,
-    Flag,
+    True,
     /// A whole number, not below zero.
     Count,
-    Number,
-    Texts,
-    Counts,
-    TextMap,
-    Object,
     OneOf(&'static [&'static str]),
     Ref(&'static str),
     Refs(&'static str),
     /// 0, 1 or 2.
     Level,
     CountOrNull,
+    /// The name of a collection.
+    Collection,
+    /// A secret that the server makes.
+    NewSecret,
+    Grace,
+    Any,
 }
 
 impl Type {
-    fn schema(self) -> Value {
+    pub(super) fn schema(self) -> Value {
         match self {
             Type::Text => json!({ "type": "string" }),
             Type::Instant => json!({ "type": "string", "format": "date-time" }),
-            Type::Flag => json!({ "type": "boolean" }),
+            Type::True => json!({ "const": true }),
             Type::Count => json!({ "type": "integer", "minimum": 0 }),
-            Type::Number => json!({ "type": "number" }),
-            Type::Texts => json!({ "type": "array", "items": Type::Text.schema() }),
-            Type::Counts => json!({ "type": "array", "items": Type::Count.schema() }),
-            Type::TextMap => {
-                json!({ "type": "object", "additionalProperties": Type::Text.schema() })
-            }
-            Type::Object => json!({ "type": "object" }),
             Type::OneOf(values) => json!({ "type": "string", "enum": values }),
             Type::Ref(name) => schema_ref(name),
             Type::Refs(name) => array_of(name),
             Type::Level => json!({ "type": "integer", "enum": [0, 1, 2] }),
             Type::CountOrNull => json!({ "type": ["integer", "null"], "minimum": 0 }),
+            Type::Collection => {
+                json!({ "type": "string", "enum": KINDS.iter().map(|kind| kind.name).collect::<Vec<_>>() })
+            }
+            Type::NewSecret => json!({ "type": "string", "pattern": "^sk-[0-9a-f]{32}$" }),
+            Type::Grace => json!({ "type": "integer", "minimum": 0, "maximum": MAX_GRACE.as_secs() }),
+            Type::Any => json!({}),
         }
     }
 }
@@ -73,17 +73,83 @@ pub(super) fn all() -> Value {
     for shape in SHAPES {
         schemas.insert(shape.name.to_owned(), object(shape));
     }
-    for kind in KINDS {
-        schemas.insert(kind.entry_schema.to_owned(), entry(kind.title, kind.value_schema));
-        // A kind without a table is one that this build does not load.
-        schemas.entry(kind.value_schema).or_insert_with(|| {
-            json!({
-                "type": "object",
-                "description": format!("The document of a {}. This version loads none.", kind.title),
-            })
-        });
-    }
+    schemas.insert("Revision".to_owned(), revision());
+    schemas.insert("BatchOperation".to_owned(), batch_operation());
+    schemas.insert("ChangeResult".to_owned(), change_result());
+    schemas.insert("GivenDocument".to_owned(), given_document());
+    kinds::add(&mut schemas);
     Value::Object(schemas)
+}
+
+/// A revision as the store tells it.
+fn revision() -> Value {
+    json!({
+        "type": "object",
+        "description": "A revision of the store.",
+        "required": ["revision"],
+        "properties": { "revision": Type::Count.schema() },
+    })
+}
+
+fn batch_operation() -> Value {
+    let if_match = json!({
+        "type": "integer", "minimum": 0,
+        "description": "The revision that the resource must have.",
+    });
+    let operation = |op: &str, kind: Value, required: &[&str], more: Value| {
+        let mut properties = json!({ "op": { "const": op }, "kind": kind });
+        if let (Some(properties), Value::Object(more)) = (properties.as_object_mut(), more) {
+            properties.extend(more);
+        }
+        let required = [&["op", "kind"], required].concat();
+        json!({
+            "type": "object", "required": required, "properties": properties,
+            "additionalProperties": false,
+        })
+    };
+    let id = Type::Text.schema();
+    let mut variants = Vec::new();
+    for kind in KINDS.iter().copied() {
+        let name = json!({ "const": kind.name });
+        let chosen = json!({ "type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$" });
+        let new = json!({ "id": chosen, "value": schema_ref(&kinds::new_name(kind)) });
+        variants.push(operation("create", name.clone(), &["value"], new));
+        let whole = schema_ref(&kinds::document_name(kind));
+        let whole = json!({ "id": id, "value": whole, "if_match": if_match });
+        variants.push(operation("replace", name, &["id", "value"], whole));
+    }
+    let any = Type::Collection.schema();
+    let parts = json!({ "id": id, "value": { "type": "object" }, "if_match": if_match });
+    variants.push(operation("patch", any.clone(), &["id", "value"], parts));
+    variants.push(operation("delete", any, &["id"], json!({ "id": id, "if_match": if_match })));
+    json!({ "description": "One change. Later ones may refer to what earlier ones created.", "oneOf": variants })
+}
+
+fn change_result() -> Value {
+    let mut variants: Vec<Value> = KINDS.iter().map(|kind| schema_ref(&kinds::entry_name(kind))).collect();
+    variants.push(schema_ref(kinds::CREATED_API_KEY));
+    variants.push(schema_ref("Deleted"));
+    json!({ "description": "The resource as it is now, or that it is gone.", "anyOf": variants })
+}
+
+fn given_document() -> Value {
+    let variant = |kind: &&ResourceKind| {
+        json!({
+            "type": "object",
+            "required": ["kind", "id", "value"],
+            "properties": {
+                "kind": { "const": kind.name },
+                "id": { "type": "string", "minLength": 1, "maxLength": 1024 },
+                "value": schema_ref(&kinds::document_name(kind)),
+            },
+            "additionalProperties": false,
+        })
+    };
+    json!({
+        "description": "A document; its id is what others refer to it by. A resource of the same name keeps \
+                        the id that it has.",
+        "oneOf": KINDS.iter().map(variant).collect::<Vec<_>>(),
+    })
 }
 
 fn object(shape: &Shape) -> Value {
@@ -100,22 +166,7 @@ fn object(shape: &Shape) -> Value {
         "description": shape.about,
         "required": required,
         "properties": properties,
-    })
-}
-
-fn entry(title: &str, value_schema: &str) -> Value {
-    json!({
-        "type": "object",
-        "description": format!("A {title} as it is in force."),
-        "required": ["id", "value", "revision"],
-        "properties": {
-            "id": { "type": "string", "description": "Stable over reloads and restarts." },
-            "value": schema_ref(value_schema),
-            "revision": {
-                "type": "integer", "minimum": 0,
-                "description": "With a resources file: how many times it was loaded.",
-            },
-        },
+        "additionalProperties": false,
     })
 }
 
@@ -123,7 +174,12 @@ const SHAPES: &[Shape] = &[
     Shape {
         name: "AdminError",
         about: "What every failure of the admin routes looks like.",
-        fields: &[Field("error_msg", Type::Text, Always, "What went wrong.")],
+        fields: &[
+            Field("error_msg", Type::Text, Always, "What went wrong."),
+            Field("errors", Type::Refs("FieldError"), Maybe, "Each problem of the body."),
+            Field("dependants", Type::Refs("Dependant"), Maybe, "The resources that stand in the way."),
+            Field("plan", Type::Ref("Plan"), Maybe, "What was not applied."),
+        ],
     },
     Shape {
         name: "HealthResponse",
@@ -219,160 +275,169 @@ const SHAPES: &[Shape] = &[
         ],
     },
     Shape {
-        name: "Model",
-        about: "A model that callers may name.",
+        name: "FieldError",
+        about: "A problem of a body.",
         fields: &[
-            Field("display_name", Type::Text, Always, "The name callers use; one `*` makes it a wildcard."),
-            Field("provider", Type::Text, Maybe, "The vendor label."),
-            Field(
-                "model_name",
-                Type::Text,
-                Maybe,
-                "The model's id at the provider; a `*` takes what the wildcard captured.",
-            ),
-            Field("provider_key_id", Type::Text, Maybe, "The provider key it is called with."),
-            Field("timeout", Type::Count, Maybe, "Deadline of a buffered answer in milliseconds; 0 = none."),
-            Field("stream_timeout", Type::Count, Maybe, "Longest gap between stream chunks in milliseconds."),
-            Field("retries", Type::Count, Maybe, "Further attempts after a retryable failure."),
-            Field("rate_limit", Type::Object, Maybe, "Limits of the model."),
-            Field("allowed_cidrs", Type::Texts, Maybe, "Client addresses that may use it; empty = all."),
-            Field("cost", Type::Ref("Cost"), Maybe, "Price of its tokens."),
-            Field("background_model_check", Type::Object, Maybe, "Checks without traffic; switched off."),
-            Field("auto_prompt_caching", Type::Object, Maybe, "Prompt caching; switched off."),
-            Field("cooldown", Type::Ref("Cooldown"), Maybe, "When a failure takes it out of rotation."),
+            Field("path", Type::Text, Always, "JSON pointer into the body; empty for the whole."),
+            Field("message", Type::Text, Always, "What is wrong. Values are never quoted."),
         ],
     },
     Shape {
-        name: "Cost",
-        about: "Prices in USD.",
+        name: "Dependant",
+        about: "A resource that refers to another.",
         fields: &[
-            Field("input_per_1k", Type::Number, Always, "For 1000 input tokens."),
-            Field("output_per_1k", Type::Number, Always, "For 1000 output tokens."),
+            Field("kind", Type::Collection, Always, "Its collection."),
+            Field("id", Type::Text, Always, "Its id."),
+            Field("name", Type::Text, Maybe, "What it is called."),
+            Field("field", Type::Text, Always, "The field that refers."),
         ],
     },
     Shape {
-        name: "Cooldown",
-        about: "When a failed attempt takes a model out of rotation, and for how long.",
-        fields: &[
-            Field("enabled", Type::Flag, Always, "Off: failures never do."),
-            Field("default_seconds", Type::Count, Always, "How long without a usable `Retry-After`."),
-            Field("max_seconds", Type::Count, Always, "The longest a `Retry-After` may ask for."),
-            Field("honor_retry_after", Type::Flag, Always, "Whether `Retry-After` sets the time."),
-            Field("trigger_statuses", Type::Counts, Always, "Upstream statuses that do."),
-            Field("trigger_on_timeout", Type::Flag, Always, "Whether a timeout does."),
-            Field("trigger_on_transport", Type::Flag, Always, "Whether a transport fault does."),
-        ],
+        name: "Deleted",
+        about: "A resource is gone.",
+        fields: &[Field("deleted", Type::True, Always, "It is."), Field("id", Type::Text, Always, "Its id.")],
     },
     Shape {
-        name: "ProviderKey",
-        about: "A stored upstream credential and address. Secrets read as `***`.",
+        name: "RotationRequest",
+        about: "How a caller key gets a new secret.",
+        fields: &[Field(
+            "grace_seconds",
+            Type::Grace,
+            Maybe,
+            "How long the old secret works on; without it, not at all.",
+        )],
+    },
+    Shape {
+        name: "RotatedApiKey",
+        about: "A caller key with a new secret.",
         fields: &[
-            Field("display_name", Type::Text, Always, "The name models refer to in a resources file."),
-            Field("api_key", Type::Text, Always, "Always `***`."),
-            Field("api_base", Type::Text, Maybe, "The root of the upstream."),
-            Field("provider", Type::Text, Always, "The vendor label; may be empty."),
             Field(
-                "adapter",
-                Type::OneOf(&["openai", "anthropic", "bedrock", "vertex", "azure-openai"]),
-                Maybe,
-                "The family of upstreams it belongs to.",
-            ),
-            Field("telemetry_tags", Type::Ref("TelemetryTags"), Always, "Labels for usage events."),
-            Field("request", Type::Ref("RequestOverrides"), Maybe, "What is changed in requests."),
-            Field("response", Type::Ref("ResponseOverrides"), Maybe, "What is expected of answers."),
-            Field(
-                "strip_headers",
-                Type::Texts,
+                "entry",
+                Type::Ref("PublicApiKeyEntry"),
                 Always,
-                "Headers removed before a request is passed through.",
-            ),
-            Field("tls", Type::Ref("KeyTls"), Maybe, "Trust for this upstream."),
-        ],
-    },
-    Shape {
-        name: "TelemetryTags",
-        about: "Labels for usage events.",
-        fields: &[
-            Field("kind", Type::OneOf(&["catalog", "byo"]), Maybe, "Where the key comes from."),
-            Field("featured", Type::Flag, Always, "Shown first in the catalogue."),
-            Field("branded_provider", Type::Text, Maybe, "The provider's name to show."),
-            Field("pk_label", Type::Text, Maybe, "The label of the key."),
-            Field("byo_label", Type::Text, Maybe, "The label of a key that a customer brought."),
-        ],
-    },
-    Shape {
-        name: "RequestOverrides",
-        about: "Changes to requests on their way to the upstream.",
-        fields: &[
-            Field("param_renames", Type::TextMap, Maybe, "Top-level body fields that get another name."),
-            Field("param_constraints", Type::Ref("ParamConstraints"), Maybe, "Limits of numeric fields."),
-            Field(
-                "default_headers",
-                Type::TextMap,
-                Maybe,
-                "Headers added where absent; every value reads as `***`.",
+                "The key as it is now, under the same id.",
             ),
             Field(
-                "forward_client_headers",
-                Type::Texts,
+                "plaintext",
+                Type::NewSecret,
                 Maybe,
-                "Patterns of client headers that are passed on.",
-            ),
-            Field(
-                "default_body_fields",
-                Type::Object,
-                Maybe,
-                "Body fields added where absent; values are masked.",
+                "The new secret: shown this once, and not by a dry run.",
             ),
         ],
     },
     Shape {
-        name: "ParamConstraints",
-        about: "Limits of numeric body fields.",
+        name: "BatchRequest",
+        about: "Changes that are made together or not at all.",
+        fields: &[Field(
+            "operations",
+            Type::Refs("BatchOperation"),
+            Always,
+            "In the order in which they are made.",
+        )],
+    },
+    Shape {
+        name: "ChangeResults",
+        about: "What became of several changes.",
         fields: &[
-            Field("temperature_max", Type::Number, Maybe, "The highest `temperature`."),
-            Field("temperature_min", Type::Number, Maybe, "The lowest `temperature`."),
+            Field("revision", Type::Count, Always, "The revision that they made; 0 for a dry run."),
+            Field("results", Type::Refs("ChangeResult"), Always, "One for each change."),
         ],
     },
     Shape {
-        name: "ResponseOverrides",
-        about: "What the answers of the upstream are like.",
+        name: "ApplyRequest",
+        about: "What the store shall hold.",
+        fields: &[Field("documents", Type::Refs("GivenDocument"), Always, "No two of the same name.")],
+    },
+    Shape {
+        name: "Plan",
+        about: "What has to change so that the store holds the documents.",
         fields: &[
+            Field("changes", Type::Refs("PlannedChange"), Always, "By collection, then by name."),
+            Field("broken", Type::Refs("BrokenReference"), Always, "References that would lead nowhere."),
+        ],
+    },
+    Shape {
+        name: "AppliedPlan",
+        about: "What has changed, or would, so that the store holds the documents.",
+        fields: &[
+            Field("changes", Type::Refs("PlannedChange"), Always, "By collection, then by name."),
+            Field("broken", Type::Refs("BrokenReference"), Always, "References that would lead nowhere."),
+            Field("revision", Type::Count, Maybe, "The revision in force then; absent for a dry run."),
+        ],
+    },
+    Shape {
+        name: "PlannedChange",
+        about: "A resource that changes.",
+        fields: &[
+            Field("kind", Type::Collection, Always, "Its collection."),
+            Field("name", Type::Text, Always, "What it is called."),
+            Field("id", Type::Text, Always, "The id it has, or gets."),
+            Field("action", Type::OneOf(&["add", "change", "remove"]), Always, "What happens to it."),
+            Field("fields", Type::Refs("FieldChange"), Maybe, "What changes in it."),
+        ],
+    },
+    Shape {
+        name: "FieldChange",
+        about: "A field that changes.",
+        fields: &[
+            Field("path", Type::Text, Always, "Such as `routing.targets[0].weight`."),
+            Field("before", Type::Any, Maybe, "Absent when the field is new."),
+            Field("after", Type::Any, Maybe, "Absent when the field goes."),
+            Field("secret", Type::True, Maybe, "The values are secrets, which read as `***`."),
+        ],
+    },
+    Shape {
+        name: "BrokenReference",
+        about: "A reference to what is not there.",
+        fields: &[
+            Field("kind", Type::Collection, Always, "The collection of the resource that refers."),
+            Field("name", Type::Text, Always, "What it is called."),
+            Field("path", Type::Text, Always, "The field that refers."),
+            Field("target_kind", Type::Collection, Always, "The collection of what is not there."),
+            Field("target", Type::Text, Always, "Its name or id."),
+        ],
+    },
+    Shape {
+        name: "AuditRecord",
+        about: "A write. Secrets read as `***`.",
+        fields: &[
+            Field("revision", Type::Count, Always, "The revision that it made."),
+            Field("at", Type::Instant, Always, "When."),
+            Field("actor", Type::Text, Always, "Name of the admin key, or of the command."),
+            Field("remote", Type::Text, Maybe, "Address of the client."),
             Field(
-                "stream_done_marker",
-                Type::OneOf(&["required", "optional", "none"]),
-                Maybe,
-                "Whether a stream ends in `[DONE]`.",
-            ),
-            Field(
-                "content_list_to_string",
-                Type::Flag,
+                "action",
+                Type::OneOf(&[
+                    "create",
+                    "replace",
+                    "patch",
+                    "delete",
+                    "rotate",
+                    "batch",
+                    "apply",
+                    "rollback",
+                    "bootstrap",
+                ]),
                 Always,
-                "Text blocks in requests are joined into one text.",
+                "What was asked for.",
             ),
-            Field("error_envelope", Type::Text, Maybe, "The shape of errors."),
-            Field("reasoning_field", Type::Text, Maybe, "Where the reasoning text is."),
+            Field("changes", Type::Refs("AuditChange"), Always, "What changed."),
         ],
     },
     Shape {
-        name: "KeyTls",
-        about: "Trust for one upstream.",
+        name: "AuditChange",
+        about: "A resource that a write changed.",
         fields: &[
-            Field("ca_cert", Type::Text, Maybe, "Further roots, as PEM."),
-            Field("verify", Type::Flag, Always, "Off: any certificate is accepted."),
+            Field("kind", Type::Text, Always, "Its collection."),
+            Field("id", Type::Text, Always, "Its id."),
+            Field("name", Type::Text, Maybe, "What it is called."),
+            Field("before", Type::Any, Maybe, "Before the write; absent when it was created."),
+            Field("after", Type::Any, Maybe, "After the write; absent when it was deleted."),
         ],
     },
     Shape {
-        name: "PublicApiKey",
-        about: "What is shown of a caller key. The key itself is nowhere.",
-        fields: &[
-            Field("key_hash", Type::Text, Always, "SHA-256 of the key, lower-case hex."),
-            Field("allowed_models", Type::Texts, Always, "Names and patterns of models the key may use."),
-            Field("rate_limit", Type::Object, Maybe, "Limits of the key."),
-            Field("mcp_access", Type::Object, Maybe, "MCP tools the key may use."),
-            Field("allowed_agents", Type::Texts, Maybe, "A2A agents the key may use."),
-            Field("expires_at", Type::Instant, Maybe, "After this instant the key is refused."),
-            Field("disabled", Type::Flag, Maybe, "Present, and true, only when the key is switched off."),
-        ],
+        name: "RollbackRequest",
+        about: "The way back.",
+        fields: &[Field("revision", Type::Count, Always, "The revision that is brought back, as a new one.")],
     },
 ];

@@ -1,25 +1,43 @@
-//! Both routers, called in process with a configuration loaded from a file.
+//! Both routers, called in process: with a resources file, and with a store in
+//! memory.
 
+mod described;
 mod description;
+mod documents;
+mod history;
+mod plane;
 mod reads;
+mod refusals;
+mod status;
+mod store;
 mod surface;
+mod together;
+mod writes;
 
 use std::sync::{Arc, Mutex};
 
-use aisix_config::{ConfigState, FileStore};
-use aisix_core::{Lifecycle, Secret};
+use aisix_config::{ConfigState, FileStore, Role};
+use aisix_core::Lifecycle;
 use aisix_telemetry::{HealthTable, Telemetry, TelemetryConfig};
 use axum::{Router, body::Body};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use tower_service::Service;
 
-use crate::{AdminState, Playground, StatusState, admin_router, status_router};
+use self::described::Described;
+use crate::{
+    AdminKey, AdminState, Playground, StatusState, admin_router,
+    routes::{self, Route, Source},
+    status_router,
+};
 
 pub(crate) const ADMIN_KEY: &str = "admin-key-one";
 const OTHER_ADMIN_KEY: &str = "admin-key-two";
+const EDITOR_KEY: &str = "editor-key";
+const READER_KEY: &str = "reader-key";
 
 /// Every text in here that contains `SECRET` must never be shown.
 pub(crate) const RESOURCES: &str = r#"
@@ -97,8 +115,10 @@ impl Gateway {
         lifecycle.config_applied();
         let (playground, played) = recording_playground();
         let admin = admin_router(AdminState {
-            keys: vec![Secret::new(ADMIN_KEY.to_owned()), Secret::new(OTHER_ADMIN_KEY.to_owned())],
+            keys: keys(),
             config: Arc::clone(&config),
+            editor: None,
+            revisions: None,
             health: Arc::clone(&health),
             lifecycle: Arc::clone(&lifecycle),
             playground,
@@ -116,6 +136,25 @@ impl Gateway {
     pub(crate) async fn read(&self, path: &str) -> Answer {
         call(&self.admin, Method::GET, path, &[("x-api-key", ADMIN_KEY)]).await
     }
+}
+
+/// The routes of a gateway with a resources file.
+pub(crate) fn file_routes() -> Vec<Route> {
+    routes::table(Source { writable: false, revisions: false })
+}
+
+fn keys() -> Vec<AdminKey> {
+    let key = |name: &str, key: &str, role| AdminKey {
+        name: name.to_owned(),
+        digest: Sha256::digest(key.as_bytes()).into(),
+        role,
+    };
+    vec![
+        key("admin-1", ADMIN_KEY, Role::Owner),
+        key("admin-2", OTHER_ADMIN_KEY, Role::Owner),
+        key("ed", EDITOR_KEY, Role::Editor),
+        key("rea", READER_KEY, Role::ReadOnly),
+    ]
 }
 
 /// A playground that keeps what it gets and answers with something recognisable.

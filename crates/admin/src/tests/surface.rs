@@ -4,8 +4,10 @@ use aisix_core::VERSION;
 use axum::body::Body;
 use http::{Method, Request, StatusCode};
 
-use super::{ADMIN_KEY, Answer, Gateway, OTHER_ADMIN_KEY, RESOURCES, call, send};
-use crate::routes::{self, Action};
+use super::{
+    ADMIN_KEY, Answer, Gateway, OTHER_ADMIN_KEY, RESOURCES, call, documents::collections, file_routes, send,
+};
+use crate::routes::Action;
 
 const METHODS: [Method; 7] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
@@ -31,7 +33,7 @@ fn assert_no_identity(answer: &Answer) {
 #[tokio::test]
 async fn every_route_method_and_credential() {
     let gateway = Gateway::new(RESOURCES);
-    for route in routes::table() {
+    for route in file_routes() {
         let path = route.path.replace("{id}", "no-such-id");
         for method in METHODS {
             for (headers, admin) in CREDENTIALS {
@@ -111,10 +113,9 @@ async fn what_is_no_route_is_404_with_an_empty_body() {
         "/admin/v1/models/",
         "/livez/",
         "/v1/models",
-        "/admin/v1/rate_limit_policies",
-        "/admin/v1/oidc_providers",
-        "/admin/v1/claim_mappings",
-        "/admin/v1/guardrail_attachments",
+        "/admin/v1/audit",
+        "/admin/v1/revisions",
+        "/admin/v1/no_such_kind",
         "/admin/v1/api_keys/some-id/rotate",
         "/admin/v1/apikeys/some-id/rotate",
         "/v1/chat/completions",
@@ -223,5 +224,28 @@ async fn the_status_listener_serves_its_routes_only() {
         }
         let default = call(&gateway.status, Method::GET, "/metrics", &[]).await;
         assert_eq!(default.status == StatusCode::OK, metrics_path == "/metrics");
+    }
+}
+
+#[tokio::test]
+async fn writes_to_a_file_are_told_why() {
+    let gateway = Gateway::new(RESOURCES);
+    let items = collections()
+        .into_iter()
+        .chain(["apikeys"])
+        .flat_map(|name| [format!("/admin/v1/{name}"), format!("/admin/v1/{name}/some-id?dry_run=true")]);
+    let several = ["batch", "apply", "rollback"].map(|name| format!("/admin/v1/{name}"));
+    for path in items.chain(several.clone()) {
+        for headers in [&[("x-api-key", ADMIN_KEY)][..], &[]] {
+            let answer = call(&gateway.admin, Method::POST, &path, headers).await;
+            assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
+            assert_eq!(answer.header("allow"), "GET,HEAD", "{path}");
+            let why = answer.json()["error_msg"].as_str().unwrap().to_owned();
+            assert!(why.contains("resources file") && !why.contains('/'), "{why}");
+        }
+    }
+    for path in several {
+        let answer = call(&gateway.admin, Method::GET, &path, &[("x-api-key", ADMIN_KEY)]).await;
+        assert_eq!((answer.status, answer.text()), (StatusCode::NOT_FOUND, ""), "{path}");
     }
 }

@@ -1,153 +1,142 @@
-//! The entries of one collection on their way from the file to typed resources.
+//! The entries of one collection on their way from the file to resources.
 
-use std::cell::OnceCell;
-use std::collections::{HashMap, HashSet};
-use std::marker::PhantomData;
+use std::collections::HashMap;
 
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::interpolate::fill;
-use super::{Env, ErrorKind, Rejection, hex, line_suffix};
-use crate::resource::{Kind, ProviderKey, Stored, derived_id};
-use crate::schema::{self, Fault, Path, Problem};
-use crate::tree::{Data, Node, Origin};
-
-/// The field that names an entry, in every collection that is built.
-const IDENTITY: &str = "display_name";
-
-/// The most names that a message lists.
-const MAX_LISTED: usize = 30;
-
-const UNKNOWN_ID: &str = "`provider_key_id` references unknown provider key: it must be the id \
-                          made from a name of this file; write `provider_key: <display_name>`";
+use super::names::{Book, Names};
+use super::{Env, ErrorKind, Loaded, Rejection, field_of, hash_field, line_suffix, name_field, singular};
+use crate::resource::{By, Document, Identity, ResourceKind, Site, derived_id, visit_refs};
+use crate::schema::{Fault, Mode, Path, Problem};
+use crate::tree::{Node, Origin};
 
 /// One entry and what was found wrong with it so far.
 pub(super) struct Entry {
     index: usize,
-    node: Node,
+    pub(super) node: Node,
     identity: Option<String>,
-    /// Texts that could not be filled in: nothing more is said about them.
-    unfilled: Vec<Path>,
+    /// Places about which everything has been said.
+    pub(super) settled: Vec<Path>,
+    /// Fields that are written by another name, with that name before them.
+    pub(super) spelt: Vec<(&'static str, &'static str)>,
     faults: Vec<(ErrorKind, String)>,
-    /// The credential, once known to be well-formed.
-    key_hash: Option<String>,
+    /// The canonical document as far as the entry is in order, once checked.
+    document: Value,
+    unenforced: Vec<&'static str>,
 }
 
 /// One collection.
-pub(super) struct Collection<K> {
-    pub(super) entries: Vec<Entry>,
-    kind: PhantomData<K>,
+pub(super) struct Collection {
+    kind: &'static ResourceKind,
+    entries: Vec<Entry>,
 }
 
-/// The names of a collection, for references to it.
-pub(super) struct Names {
-    kind: &'static str,
-    /// In the order of the file, for messages.
-    listed: Vec<String>,
-    known: HashSet<String>,
-    ids: OnceCell<HashSet<String>>,
-    /// An entry has no usable name, so an unknown name may well be its.
-    open: bool,
-}
-
-impl<K: Kind> Collection<K> {
+impl Collection {
     /// Fills in the environment and finds the names.
-    pub(super) fn open(nodes: Vec<Node>, env: Env<'_>) -> Self {
+    pub(super) fn open(kind: &'static ResourceKind, nodes: Vec<Node>, env: Env<'_>) -> Self {
         let entries = nodes.into_iter().enumerate();
-        let mut entries: Vec<_> = entries.map(|(i, node)| Entry::open(i, node, env)).collect();
-        let mut seen: HashMap<String, usize> = HashMap::new();
-        for entry in &mut entries {
-            let Some(identity) = entry.identity.clone() else {
-                continue;
-            };
-            if let Some(first) = seen.get(&identity) {
-                let kind = K::NAME;
-                entry.fault(format!(
-                    "duplicate {kind} entry: {IDENTITY} {identity:?} is already defined at \
-                     {kind}[{first}]"
-                ));
-            } else {
-                seen.insert(identity, entry.index);
-            }
+        let entries = entries.map(|(index, node)| Entry::open(kind, index, node, env)).collect();
+        let mut collection = Self { kind, entries };
+        if !matches!(kind.identity, Identity::Made(_)) {
+            collection.unique_identities();
         }
-        Self { entries, kind: PhantomData }
+        collection
     }
 
     pub(super) fn names(&self) -> Names {
-        let names = self.entries.iter().filter_map(|e| e.identity.clone());
-        let known: HashSet<String> = names.clone().collect();
-        Names {
-            kind: K::NAME,
-            listed: names.take(MAX_LISTED).collect(),
-            known,
-            ids: OnceCell::new(),
-            open: self.entries.iter().any(|entry| entry.identity.is_none()),
-        }
+        Names::new(self.kind, self.entries.iter().map(|entry| entry.identity.as_deref()))
     }
 
-    /// Checks and types every entry; `more` adds faults of its own.
-    pub(super) fn check(&mut self, more: impl Fn(&mut Entry, &Value)) -> Vec<Stored<K>> {
-        let mut stored = Vec::new();
+    /// Replaces names by ids and the like.
+    pub(super) fn expand(&mut self, book: &Book, env: Env<'_>) {
         for entry in &mut self.entries {
-            if entry.node.as_map().is_none() {
-                continue;
-            }
-            let document = entry.check::<K>();
-            more(entry, &document);
-            let (true, Some(identity)) = (entry.faults.is_empty(), &entry.identity) else {
-                continue;
-            };
-            match K::store(identity, document) {
-                Ok(resource) => stored.push(resource),
-                // The text of the error could quote the document.
-                Err(_) => entry.faults.push((
-                    ErrorKind::Parse,
-                    "cannot decode canonical document: a field has an unexpected form".into(),
-                )),
-            }
+            entry.expand(self.kind, book, env);
         }
-        stored
     }
 
-    /// Two keys must not have the same secret.
-    pub(super) fn unique_credentials(&mut self) {
+    /// Checks every entry and its references.
+    pub(super) fn check(&mut self, book: &Book) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.node.as_map().is_some()) {
+            entry.check(self.kind);
+            entry.references(self.kind, book);
+            if matches!(self.kind.identity, Identity::Made(_)) && entry.faults.is_empty() {
+                entry.identity = self.kind.identity(&entry.document);
+            }
+        }
+        if matches!(self.kind.identity, Identity::Made(_)) {
+            self.unique_identities();
+        }
+        self.unique_values();
+    }
+
+    fn unique_identities(&mut self) {
+        let kind = self.kind.name;
         let mut seen: HashMap<String, usize> = HashMap::new();
         for entry in &mut self.entries {
-            let Some(hash) = entry.key_hash.clone() else {
+            let Some(identity) = &entry.identity else {
                 continue;
             };
-            if let Some(first) = seen.get(&hash) {
-                let first = format!("{}[{first}]", K::NAME);
-                entry.fault(format!("duplicate api key credential: the same key as {first}"));
-            } else {
-                seen.insert(hash, entry.index);
+            let Some(first) = seen.get(identity) else {
+                seen.insert(identity.clone(), entry.index);
+                continue;
+            };
+            let first = format!("{kind}[{first}]");
+            entry.fault(match self.kind.identity {
+                Identity::Field(field) => {
+                    format!("duplicate {kind} entry: {field} {identity:?} is already defined at {first}")
+                }
+                Identity::Singleton => {
+                    format!("duplicate {kind} entry: there is at most one, and {first} is it")
+                }
+                Identity::Made(_) => format!("duplicate {kind} entry: it is about the same as {first}"),
+            });
+        }
+    }
+
+    /// What one resource has alone must not be in another one.
+    fn unique_values(&mut self) {
+        let mut seen: HashMap<(String, String), usize> = HashMap::new();
+        for entry in &mut self.entries {
+            for (what, value) in own_values(self.kind, &entry.document) {
+                match seen.get(&(what.clone(), value.clone())) {
+                    Some(first) => entry.fault(format!("{what} as {}[{first}]", self.kind.name)),
+                    None => drop(seen.insert((what, value), entry.index)),
+                }
             }
         }
     }
 
-    /// One rejection per entry with faults.
-    pub(super) fn rejections(self) -> impl Iterator<Item = Rejection> {
-        let faulty = self.entries.into_iter().filter(|e| !e.faults.is_empty());
-        faulty.map(|entry| entry.rejection(K::NAME))
+    /// Adds what is in order; one rejection per entry that is not.
+    pub(super) fn finish(self, loaded: &mut Loaded) -> Vec<Rejection> {
+        let mut rejections = Vec::new();
+        for mut entry in self.entries {
+            entry.store(self.kind, loaded);
+            if !entry.faults.is_empty() {
+                rejections.push(entry.rejection(self.kind.name));
+            }
+        }
+        rejections
     }
 }
 
 impl Entry {
-    fn open(index: usize, mut node: Node, env: Env<'_>) -> Self {
+    fn open(kind: &'static ResourceKind, index: usize, mut node: Node, env: Env<'_>) -> Self {
         let failed = fill(&mut node, env);
-        let (unfilled, reasons): (Vec<_>, Vec<_>) = failed.into_iter().unzip();
-        let faults = reasons.into_iter().map(|why| (ErrorKind::Schema, why));
-        let mut entry =
-            Self { index, identity: None, unfilled, faults: faults.collect(), key_hash: None, node };
+        let (settled, reasons): (Vec<_>, Vec<_>) = failed.into_iter().unzip();
+        let faults = reasons.into_iter().map(|why| (ErrorKind::Schema, why)).collect();
+        let (spelt, unenforced) = (Vec::new(), Vec::new());
+        let (identity, document) = (None, Value::Null);
+        let mut entry = Self { index, node, identity, settled, spelt, faults, document, unenforced };
         if entry.node.as_map().is_none() {
             entry.fault("entry must be a mapping".into());
-        } else if !entry.is_unfilled(IDENTITY) {
-            let name = entry.node.get(IDENTITY).and_then(Node::as_str);
-            entry.identity = name.filter(|name| !name.is_empty()).map(str::to_owned);
-            if entry.identity.is_none() {
-                entry.fault(format!("{IDENTITY} is required and must be a non-empty string"));
-            }
+            return entry;
+        }
+        match kind.identity {
+            Identity::Field(field) => entry.name(kind, field),
+            Identity::Singleton => entry.identity = Some(kind.name.to_owned()),
+            // It is made of the complete document.
+            Identity::Made(_) => {}
         }
         if entry.node.take("id").is_some() {
             let why = "the resources file does not accept `id` (ids are made from names)";
@@ -156,93 +145,31 @@ impl Entry {
         entry
     }
 
-    fn fault(&mut self, why: String) {
+    fn name(&mut self, kind: &ResourceKind, field: &'static str) {
+        let alias = field_of(kind, field).and_then(|row| row.alias);
+        let mut spellings = [Some(field), alias].into_iter().flatten();
+        let written = spellings.find(|name| self.node.get(name).is_some()).unwrap_or(field);
+        if self.settled.contains(&Path::of(written)) {
+            return;
+        }
+        let name = self.node.get(written).and_then(Node::as_str);
+        self.identity = name.filter(|name| !name.is_empty()).map(str::to_owned);
+        if self.identity.is_none() {
+            self.fault(format!("{field} is required and must be a non-empty string"));
+            self.settled.push(Path::of(written));
+        }
+    }
+
+    pub(super) fn fault(&mut self, why: String) {
         self.faults.push((ErrorKind::Schema, why));
     }
 
-    fn is_unfilled(&self, field: &str) -> bool {
-        self.unfilled.contains(&Path::of(field))
-    }
-
-    /// `provider_key: <name>` becomes `provider_key_id`.
-    pub(super) fn provider_key(&mut self, keys: &Names) {
-        let unfilled = self.is_unfilled("provider_key");
-        let explicit = self.node.get("provider_key_id").map(|node| node.as_str().map(str::to_owned));
-        match (self.node.take("provider_key"), explicit) {
-            (Some(_), Some(_)) => {
-                self.fault("`provider_key` and `provider_key_id` are mutually exclusive".into());
-            }
-            (Some(node), None) => {
-                let name = node.as_str().filter(|name| !name.is_empty());
-                match name {
-                    _ if unfilled => {}
-                    None => self.fault("`provider_key` must be the name of a provider key".into()),
-                    Some(name) => {
-                        if let Some(why) = keys.unknown(name) {
-                            self.fault(format!("`provider_key` references {why}"));
-                        }
-                    }
-                }
-                let id = derived_id(ProviderKey::NAME, name.unwrap_or_default());
-                let id = Node::new(node.origin.clone(), Data::String(id));
-                self.node.set("provider_key_id", id);
-            }
-            (None, Some(Some(id))) if !self.is_unfilled("provider_key_id") => {
-                // The schema speaks about an empty id.
-                let known = id.is_empty() || keys.open || keys.has_id(&id);
-                if !known {
-                    self.fault(UNKNOWN_ID.into());
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// `key_env: <variable>` becomes `key_hash`.
-    pub(super) fn key_env(&mut self, env: Env<'_>) {
-        let unfilled = self.is_unfilled("key_env");
-        let hash = self.node.get("key_hash").is_some_and(|node| !node.is_null());
-        let Some(node) = self.node.take("key_env").filter(|node| !node.is_null()) else {
-            if !hash && self.node.as_map().is_some() {
-                self.fault("`key_env` or `key_hash` is required".into());
-            }
-            return;
-        };
-        if hash {
-            self.fault("`key_env` and `key_hash` are mutually exclusive".into());
-            return;
-        }
-        let digest = match node.as_str() {
-            _ if unfilled => None,
-            None | Some("") => {
-                self.fault("`key_env` must be the name of an environment variable".into());
-                None
-            }
-            Some(name) => match env(name).filter(|value| !value.is_empty()) {
-                None => {
-                    let shown = shown(name);
-                    self.fault(format!("field `key_env`: {shown} is unset or empty"));
-                    None
-                }
-                Some(value) if value.contains("${") => {
-                    let shown = shown(name);
-                    self.fault(format!("field `key_env`: {shown} holds an uninterpolated `${{`"));
-                    None
-                }
-                Some(value) => Some(hex(&Sha256::digest(value.as_bytes()))),
-            },
-        };
-        // A missing hash has been explained; the schema need not ask for it.
-        self.unfilled.extend(digest.is_none().then(|| Path::of("key_hash")));
-        let digest = Data::String(digest.unwrap_or_default());
-        self.node.set("key_hash", Node::new(node.origin, digest));
-    }
-
-    fn check<K: Kind>(&mut self) -> Value {
-        let (document, mut problems) = schema::check(K::TABLE, &self.node, K::NULLS);
-        K::rules(&self.node, &document, &mut problems);
-        problems.retain(|problem| !self.explained(problem));
-        for problem in &problems {
+    fn check(&mut self, kind: &'static ResourceKind) {
+        let mut checked = kind.check(&self.node, Mode::Strict);
+        checked.problems.retain(|problem| !self.explained(kind, problem));
+        // What the entry as a whole lacks comes first.
+        checked.problems.sort_by_key(|problem| !problem.path.0.is_empty());
+        for problem in &checked.problems {
             let error = match problem.fault {
                 Fault::Decode(_) => ErrorKind::Parse,
                 _ => ErrorKind::Schema,
@@ -253,36 +180,64 @@ impl Entry {
             }
             self.faults.push((error, text));
         }
-        let hash = document["key_hash"].as_str().filter(|hash| hash.len() == 64);
-        self.key_hash = hash.map(str::to_owned);
-        document
+        self.document = checked.document;
+        self.unenforced = checked.unenforced;
+        self.unenforced.sort_unstable();
+        self.unenforced.dedup();
     }
 
     /// Whether an earlier stage has said it.
-    fn explained(&self, problem: &Problem) -> bool {
-        let field = problem.path.0.first();
-        let identity = field == Path::of(IDENTITY).0.first() && self.identity.is_none();
+    fn explained(&self, kind: &'static ResourceKind, problem: &Problem) -> bool {
         let missing = match problem.fault {
-            Fault::Required(name) => problem.path.0.is_empty() && (name == IDENTITY || name == "key_hash"),
+            Fault::Required(name) => {
+                let hash = hash_field(kind).map(|(hash, _)| hash);
+                problem.path.0.is_empty() && (name_field(kind) == Some(name) || hash == Some(name))
+            }
             _ => false,
         };
-        identity || missing || self.unfilled.contains(&problem.path)
+        missing || self.settled.contains(&problem.path)
     }
 
-    /// Every plain name that a key allows must be a model.
-    pub(super) fn known_models(&mut self, document: &Value, models: &Names) {
-        let allowed = document["allowed_models"].as_array();
-        for (index, name) in allowed.into_iter().flatten().enumerate() {
-            let path = format!("allowed_models[{index}]");
-            let unfilled = self.unfilled.iter().any(|unfilled| unfilled.dotted() == path);
-            if let Some(name) = name.as_str()
-                && !name.contains('*')
-                && !unfilled
-                && let Some(why) = models.unknown(name)
-            {
-                self.fault(format!("`{path}` references {why}"));
+    /// Finds what the references name; where only an id may stand and a file
+    /// has no other spelling, a name is replaced by its id.
+    fn references(&mut self, kind: &'static ResourceKind, book: &Book) {
+        let mut document = std::mem::take(&mut self.document);
+        let settled: Vec<_> = self.settled.iter().map(Path::dotted).collect();
+        let spelt = std::mem::take(&mut self.spelt);
+        visit_refs(kind, &mut document, &mut |mut site| {
+            let Some(names) = book.of(site.kind).filter(|_| !settled.contains(&site.path)) else {
+                return;
+            };
+            if let Some((sugar, _)) = spelt.iter().find(|(_, field)| *field == site.path) {
+                site.path = (*sugar).to_owned();
+            }
+            if let Some(why) = refer(kind, site, names) {
+                self.fault(why);
+            }
+        });
+        self.document = document;
+    }
+
+    /// Types the resource.
+    fn store(&mut self, kind: &'static ResourceKind, loaded: &mut Loaded) {
+        let (true, Some(identity)) = (self.faults.is_empty(), &self.identity) else {
+            return;
+        };
+        let id = derived_id(kind.name, identity);
+        if loaded.set.put(kind, &id, 1, self.document.clone()).is_err() {
+            // The text of the error could quote the document.
+            let why = "cannot decode canonical document: a field has an unexpected form";
+            self.faults.push((ErrorKind::Parse, why.into()));
+            return;
+        }
+        if !kind.enforced {
+            *loaded.unenforced.entry((kind.name, None)).or_default() += 1;
+        } else {
+            for field in &self.unenforced {
+                *loaded.unenforced.entry((kind.name, Some(field))).or_default() += 1;
             }
         }
+        loaded.documents.push(Document { kind, id, value: std::mem::take(&mut self.document) });
     }
 
     fn rejection(self, kind: &'static str) -> Rejection {
@@ -305,39 +260,64 @@ impl Entry {
     }
 }
 
-impl Names {
-    /// Whether an id is made from one of these names.
-    fn has_id(&self, id: &str) -> bool {
-        let made = || self.known.iter().map(|name| derived_id(self.kind, name));
-        self.ids.get_or_init(|| made().collect()).contains(id)
-    }
-
-    /// Why a name is not among these, for a message.
-    fn unknown(&self, name: &str) -> Option<String> {
-        if self.open || self.known.contains(name) {
-            return None;
-        }
-        let kind = self.kind;
-        let what = kind.trim_end_matches('s').replace('_', " ");
-        let defined = match self.listed.join(", ") {
-            listed if listed.is_empty() => format!("no {kind} are defined in this file"),
-            listed if self.known.len() > self.listed.len() => {
-                format!("defined {kind}: {listed}, ...")
+/// What a resource has alone, besides its name, and how a message about
+/// another one with it begins.
+fn own_values(kind: &ResourceKind, document: &Value) -> Vec<(String, String)> {
+    let others = kind.unique.iter().filter(|field| name_field(kind) != Some(field));
+    let values = others.filter_map(|field| {
+        let value = document[field].as_str().filter(|value| !value.is_empty())?;
+        let what = match hash_field(kind) {
+            Some((hash, _)) if hash == *field => {
+                format!("duplicate {} credential: the same key", singular(kind.name))
             }
-            listed => format!("defined {kind}: {listed}"),
+            _ => format!("duplicate {field}: the same"),
         };
-        Some(format!("unknown {what} {name:?} ({defined})"))
-    }
+        Some((what, value.to_owned()))
+    });
+    let exclusive = (kind.exclusive)(document).into_iter();
+    values.chain(exclusive.map(|(what, value)| (format!("{what}: the same"), value))).collect()
 }
 
-/// The name of a variable, unless it looks like the secret itself, pasted in
-/// the place of the name.
-fn shown(name: &str) -> String {
-    let word = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    let mixed = name.bytes().any(|b| b.is_ascii_lowercase()) && name.bytes().any(|b| b.is_ascii_digit());
-    if word && !mixed {
-        format!("environment variable `{name}`")
-    } else {
-        "the environment variable that it names".into()
+/// Looks a reference up; gives what is wrong with it.
+fn refer(kind: &ResourceKind, site: Site<'_>, names: &Names) -> Option<String> {
+    let Site { path, target, .. } = site;
+    if site.by == By::Pattern && target.contains('*') {
+        return None;
     }
+    if site.by != By::Id {
+        let why = names.unknown(target).filter(|_| site.checked)?;
+        return Some(format!("`{path}` references {why}"));
+    }
+    let generic = generic(&path);
+    let sugar = kind.refs.iter().find(|reference| reference.path == generic).and_then(|r| r.sugar);
+    if sugar.is_none() && names.has(target) {
+        *target = derived_id(names.kind.name, target);
+        return None;
+    }
+    // The schema speaks about an empty id.
+    if !site.checked || target.is_empty() || names.may_have_id(target) {
+        return None;
+    }
+    let Some(sugar) = sugar else {
+        return names.unknown(target).map(|why| format!("`{path}` references {why}"));
+    };
+    let what = singular(names.kind.name);
+    let name = name_field(names.kind).unwrap_or("name");
+    Some(format!(
+        "`{path}` references unknown {what}: it must be the id made from a name of this file; \
+         write `{sugar}: <{name}>`"
+    ))
+}
+
+/// `a[0].b` as `a[].b`.
+fn generic(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    let mut inside = false;
+    for c in path.chars() {
+        inside = c == '[' || inside && c != ']';
+        if !inside || c == '[' {
+            out.push(c);
+        }
+    }
+    out
 }

@@ -48,7 +48,10 @@ fn text_of(text: &str, env: Env<'_>) -> Result<String, String> {
                 return Err("empty variable name in `${}`".into());
             }
             let value = env(name).filter(|value| !value.is_empty());
-            let value = value.ok_or_else(|| format!("environment variable `{name}` is unset or empty"))?;
+            let value = value.ok_or_else(|| {
+                let name = name.escape_debug();
+                format!("environment variable `{name}` is unset or empty")
+            })?;
             out.push_str(&value);
             rest = tail;
         } else {

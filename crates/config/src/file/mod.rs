@@ -1,45 +1,30 @@
 //! The resources file: read, parse, interpolate, expand, check, type.
 //!
 //! A file is taken as a whole or not at all, and all its problems are
-//! reported together.
+//! reported together. What a file may hold follows from the table of kinds.
 
 mod entry;
 mod interpolate;
+mod names;
 mod report;
+mod sugar;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::resource::{ApiKey, Kind, Model, ProviderKey, ResourceSet};
-use crate::tree::{Data, Document, Node, Origin, parse_yaml};
+use crate::resource::{Document, Identity, KINDS, ResourceKind, ResourceSet};
+use crate::schema::{Field, Fields, Format, Kind, Need};
+use crate::tree::{self, Data, Node, Origin, parse_yaml};
 
 use entry::Collection;
+use names::Book;
 pub use report::ResourceErrors;
 pub(crate) use report::{ErrorKind, Rejection};
 
-/// Every collection that a file may hold.
-pub(crate) const COLLECTIONS: [&str; 13] = [
-    "provider_keys",
-    "models",
-    "api_keys",
-    "guardrails",
-    "mcp_servers",
-    "a2a_agents",
-    "cache_policies",
-    "observability_exporters",
-    "rate_limit_policies",
-    "oidc_providers",
-    "claim_mappings",
-    "passthrough_routes",
-    "mcp_auth_settings",
-];
-
-/// The collections that are built.
-const BUILT: [&str; 3] = [ProviderKey::NAME, Model::NAME, ApiKey::NAME];
-
-const VERSION_KEY: &str = "_format_version";
-const VERSION: &str = "1";
+pub(crate) const VERSION_KEY: &str = "_format_version";
+pub(crate) const VERSION: &str = "1";
 
 /// A variable of the environment, if it is set.
 pub(crate) type Env<'e> = &'e dyn Fn(&str) -> Option<String>;
@@ -49,20 +34,44 @@ pub(crate) type Env<'e> = &'e dyn Fn(&str) -> Option<String>;
 pub struct Loaded {
     /// What it holds, as revision 1.
     pub set: ResourceSet,
+    /// The same as documents, in the order of the file.
+    pub documents: Vec<Document>,
     /// SHA-256 of its bytes, hexadecimal.
     pub hash: String,
     /// How many resources it holds.
     pub count: usize,
+    /// What the gateway does not act on yet, and how many resources have it:
+    /// the kind, and the field unless it is the whole kind.
+    pub unenforced: BTreeMap<(&'static str, Option<&'static str>), usize>,
 }
 
 /// Loads a file. `env` answers for `${VAR}` and `key_env`.
 pub fn load_resources(path: &Path, env: Env<'_>) -> Result<Loaded, ResourceErrors> {
     let bytes = std::fs::read(path).map_err(|error| ResourceErrors::unreadable(path, &error))?;
-    let hash = hex(&Sha256::digest(&bytes));
-    match load_bytes(&bytes, env) {
-        Ok(set) => Ok(Loaded { count: set.len(), set, hash }),
-        Err(rejections) => Err(ResourceErrors::rejected(path, hash, rejections)),
+    load_text(bytes, env).map_err(|errors| errors.at(path))
+}
+
+/// Loads what would stand in a file.
+pub fn load_text(text: impl AsRef<[u8]>, env: Env<'_>) -> Result<Loaded, ResourceErrors> {
+    let bytes = text.as_ref();
+    let hash = hex(&Sha256::digest(bytes));
+    match load_bytes(bytes, env) {
+        Ok(loaded) => Ok(Loaded { hash, ..loaded }),
+        Err(rejections) => Err(ResourceErrors::rejected(hash, rejections)),
     }
+}
+
+/// A line that tells what is in order but without effect.
+pub fn unenforced_note(loaded: &Loaded) -> Option<String> {
+    let place = |kind: &str| KINDS.iter().position(|known| known.name == kind);
+    let mut told: Vec<_> = loaded.unenforced.iter().collect();
+    told.sort_by_key(|((kind, field), _)| (place(kind), *field));
+    let told = told.into_iter().map(|((kind, field), count)| match field {
+        Some(field) => format!("{kind}.{field} ({count})"),
+        None => format!("{kind} ({count})"),
+    });
+    let told: Vec<_> = told.collect();
+    (!told.is_empty()).then(|| format!("note: accepted but not enforced yet: {}", told.join(", ")))
 }
 
 /// Lower-case hexadecimal digits.
@@ -70,38 +79,29 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn load_bytes(bytes: &[u8], env: Env<'_>) -> Result<ResourceSet, Vec<Rejection>> {
+fn load_bytes(bytes: &[u8], env: Env<'_>) -> Result<Loaded, Vec<Rejection>> {
     let root = parse(bytes).map_err(|(kind, message)| vec![Rejection::file(kind, message)])?;
     let Data::Map(members) = root.data else {
         let message = "top level must be a mapping".to_owned();
         return Err(vec![Rejection::file(ErrorKind::Schema, message)]);
     };
     let mut rejections = Vec::new();
-    let mut raw = top_level(members, &mut rejections);
-    let mut keys = Collection::<ProviderKey>::open(raw.remove(0), env);
-    let mut models = Collection::<Model>::open(raw.remove(0), env);
-    let mut callers = Collection::<ApiKey>::open(raw.remove(0), env);
-
-    let key_names = keys.names();
-    let model_names = models.names();
-    for entry in &mut models.entries {
-        entry.provider_key(&key_names);
+    let raw = top_level(members, &mut rejections).into_iter();
+    let mut collections: Vec<_> = raw.map(|(kind, nodes)| Collection::open(kind, nodes, env)).collect();
+    let book = Book::new(collections.iter().map(Collection::names));
+    for collection in &mut collections {
+        collection.expand(&book, env);
+        collection.check(&book);
     }
-    for entry in &mut callers.entries {
-        entry.key_env(env);
+    let mut set = ResourceSet::default();
+    set.revision = 1;
+    let mut loaded =
+        Loaded { set, documents: Vec::new(), hash: String::new(), count: 0, unenforced: BTreeMap::new() };
+    for collection in collections {
+        rejections.extend(collection.finish(&mut loaded));
     }
-    let provider_keys = keys.check(|_, _| {});
-    let models_out = models.check(|_, _| {});
-    let api_keys = callers.check(|entry, document| entry.known_models(document, &model_names));
-    callers.unique_credentials();
-
-    rejections.extend(keys.rejections());
-    rejections.extend(models.rejections());
-    rejections.extend(callers.rejections());
-    if !rejections.is_empty() {
-        return Err(rejections);
-    }
-    Ok(ResourceSet { revision: 1, provider_keys, models: models_out, api_keys })
+    loaded.count = loaded.documents.len();
+    if rejections.is_empty() { Ok(loaded) } else { Err(rejections) }
 }
 
 fn parse(bytes: &[u8]) -> Result<Node, (ErrorKind, String)> {
@@ -111,15 +111,18 @@ fn parse(bytes: &[u8]) -> Result<Node, (ErrorKind, String)> {
         .map_err(|error| syntax(format!("not UTF-8 at byte {}", error.valid_up_to())))?;
     let text = text.trim_start_matches('\u{feff}');
     match parse_yaml(text).map_err(|error| syntax(error.message))? {
-        Document::One(node) if node.is_null() => Err(schema("file is empty".into())),
-        Document::One(node) => Ok(node),
-        Document::Empty => Err(schema("file is empty".into())),
-        Document::Many(count) => Err(schema(format!("expected a single YAML document, found {count}"))),
+        tree::Document::One(node) if node.is_null() => Err(schema("file is empty".into())),
+        tree::Document::One(node) => Ok(node),
+        tree::Document::Empty => Err(schema("file is empty".into())),
+        tree::Document::Many(count) => Err(schema(format!("expected a single YAML document, found {count}"))),
     }
 }
 
-/// Checks what stands at the top; gives the entries of the built collections.
-fn top_level(members: Vec<(String, Node)>, rejections: &mut Vec<Rejection>) -> Vec<Vec<Node>> {
+/// Checks what stands at the top; gives the entries of every kind.
+fn top_level(
+    members: Vec<(String, Node)>,
+    rejections: &mut Vec<Rejection>,
+) -> Vec<(&'static ResourceKind, Vec<Node>)> {
     let mut add = |message: String, origin: &Origin| {
         rejections.push(Rejection::file(ErrorKind::Schema, format!("{message}{}", line_suffix(origin))));
     };
@@ -137,27 +140,69 @@ fn top_level(members: Vec<(String, Node)>, rejections: &mut Vec<Rejection>) -> V
             add(format!("{VERSION_KEY} must be the string \"{VERSION}\" (quote it)"), &node.origin)
         }
     }
-    let mut built: Vec<Vec<Node>> = BUILT.iter().map(|_| Vec::new()).collect();
+    let mut collections: Vec<_> = KINDS.iter().map(|kind| (*kind, Vec::new())).collect();
     for (name, node) in members {
-        let origin = node.origin.clone();
         if name == VERSION_KEY {
             continue;
         }
-        if !COLLECTIONS.contains(&name.as_str()) {
-            let known = COLLECTIONS.join(", ");
+        let origin = node.origin.clone();
+        let Some(collection) = collections.iter_mut().find(|(kind, _)| kind.name == name) else {
+            let known: Vec<_> = KINDS.iter().map(|kind| kind.name).collect();
+            let (name, known) = (name.escape_debug(), known.join(", "));
             let message = format!("unknown top-level key `{name}` (collections: {known})");
             add(message, &origin);
             continue;
-        }
-        match (node.data, BUILT.iter().position(|kind| *kind == name)) {
-            (Data::Null, _) => {}
-            (Data::Seq(items), Some(kind)) => built[kind] = items,
-            (Data::Seq(items), None) if items.is_empty() => {}
-            (Data::Seq(_), None) => add(format!("`{name}`: not supported yet"), &origin),
+        };
+        match node.data {
+            Data::Null => {}
+            Data::Seq(items) => collection.1 = items,
             _ => add(format!("`{name}` must be a sequence of maps"), &origin),
         }
     }
-    built
+    collections
+}
+
+/// The fields that every document of a kind has.
+pub(crate) fn common_fields(kind: &ResourceKind) -> Fields {
+    match &kind.shape {
+        Kind::Object(fields) => fields,
+        Kind::Union(union) => union.common,
+        Kind::Forms(forms) => forms.common,
+        _ => &[],
+    }
+}
+
+fn field_of(kind: &ResourceKind, name: &str) -> Option<&'static Field> {
+    common_fields(kind).iter().find(|field| field.name == name)
+}
+
+/// The field that holds the hash of a credential, in kinds that have one, and
+/// the field of a file that names an environment variable with the credential.
+pub(crate) fn hash_field(kind: &ResourceKind) -> Option<(&'static str, String)> {
+    let hashed = |field: &&Field| {
+        matches!(field.kind, Kind::Text { format: Format::KeyHash, .. })
+            && matches!(field.need, Need::Required)
+    };
+    let field = common_fields(kind).iter().find(hashed)?;
+    let stem = field.name.strip_suffix("_hash").unwrap_or(field.name);
+    Some((field.name, format!("{stem}_env")))
+}
+
+/// The field that names a resource of the kind, where there is one.
+pub(crate) fn name_field(kind: &ResourceKind) -> Option<&'static str> {
+    match kind.identity {
+        Identity::Field(field) => Some(field),
+        Identity::Singleton | Identity::Made(_) => None,
+    }
+}
+
+/// The name of a kind for one of it, such as `provider key`.
+pub(crate) fn singular(kind: &str) -> String {
+    let stem = match kind.strip_suffix("ies") {
+        Some(stem) => format!("{stem}y"),
+        None => kind.strip_suffix('s').unwrap_or(kind).to_owned(),
+    };
+    stem.replace('_', " ")
 }
 
 /// ` (line N)` when the line is known.

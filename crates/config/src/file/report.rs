@@ -20,6 +20,12 @@ pub(crate) enum ErrorKind {
     /// The source could not be read.
     #[serde(rename = "fetch")]
     Fetch,
+    /// The key of a stored document is none.
+    #[serde(rename = "bad_key")]
+    BadKey,
+    /// A stored document of another version's kind.
+    #[serde(rename = "unknown_kind")]
+    UnknownKind,
 }
 
 /// One entry, or the file itself, and everything that is wrong with it.
@@ -43,7 +49,8 @@ impl Rejection {
 /// All problems of a resources file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResourceErrors {
-    path: PathBuf,
+    /// `None` for a text that is not in a file.
+    path: Option<PathBuf>,
     /// The hash of the bytes that were refused; `None` when there were none.
     hash: Option<String>,
     rejections: Vec<Rejection>,
@@ -53,19 +60,29 @@ impl ResourceErrors {
     pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Self {
         let message = format!("cannot read file: {error}");
         Self {
-            path: path.to_owned(),
+            path: Some(path.to_owned()),
             hash: None,
             rejections: vec![Rejection::file(ErrorKind::Fetch, message)],
         }
     }
 
-    pub(super) fn rejected(path: &Path, hash: String, rejections: Vec<Rejection>) -> Self {
-        Self { path: path.to_owned(), hash: Some(hash), rejections }
+    pub(super) fn rejected(hash: String, rejections: Vec<Rejection>) -> Self {
+        Self { path: None, hash: Some(hash), rejections }
+    }
+
+    /// The same about a file.
+    pub(super) fn at(self, path: &Path) -> Self {
+        Self { path: Some(path.to_owned()), ..self }
     }
 
     /// How many entries (the file counts as one each time) have problems.
     pub fn count(&self) -> usize {
         self.rejections.len()
+    }
+
+    /// One line for each, without the path.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = String> {
+        self.rejections.iter().map(|rejection| format!("{}: {}", rejection.scope, rejection.message))
     }
 
     pub(crate) fn hash(&self) -> Option<&str> {
@@ -79,11 +96,12 @@ impl ResourceErrors {
 
 impl fmt::Display for ResourceErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (path, count) = (self.path.display(), self.count());
-        write!(f, "resources file {path}: {count} error(s):")?;
-        self.rejections
-            .iter()
-            .try_for_each(|rejection| write!(f, "\n  - {}: {}", rejection.scope, rejection.message))
+        match &self.path {
+            Some(path) => write!(f, "resources file {}", path.display())?,
+            None => f.write_str("resources")?,
+        }
+        write!(f, ": {} error(s):", self.count())?;
+        self.lines().try_for_each(|line| write!(f, "\n  - {line}"))
     }
 }
 

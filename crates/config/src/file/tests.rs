@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::Adapter;
 
+mod kinds;
+
 const HASH: &str = "1111111111111111111111111111111111111111111111111111111111111111";
 
 fn env(name: &str) -> Option<String> {
@@ -33,11 +35,15 @@ api_keys:
     )
 }
 
-fn load(text: &str) -> Result<ResourceSet, Vec<Rejection>> {
+fn load(text: &str) -> Result<Loaded, Vec<Rejection>> {
     load_bytes(text.as_bytes(), &env)
 }
 
 fn good(text: &str) -> ResourceSet {
+    loaded(text).set
+}
+
+fn loaded(text: &str) -> Loaded {
     load(text).unwrap_or_else(|rejections| panic!("{rejections:#?}"))
 }
 
@@ -91,7 +97,7 @@ mcp_servers:
 ",
     );
     assert_eq!((set.revision, set.len()), (1, 3));
-    let key = &set.provider_keys[0].value;
+    let key = &set.provider_keys()[0].value;
     assert_eq!(key.api_key.expose(), "sk-from-env");
     assert_eq!(key.api_base.as_deref(), Some("https://api.example.com/v1"));
     assert_eq!((key.provider.as_str(), key.adapter), ("", Some(Adapter::OpenAi)));
@@ -106,14 +112,14 @@ mcp_servers:
     assert_eq!(key.strip_headers, ["authorization", "cookie", "set-cookie", "x-api-key"]);
     let tls = key.tls.as_ref().unwrap();
     assert_eq!((tls.ca_cert.as_ref(), tls.verify), (None, false));
-    let model = &set.models[0].value;
-    assert_eq!(&*set.provider_keys[0].id, model.provider_key_id);
+    let model = &set.models()[0].value;
+    assert_eq!(&*set.provider_keys()[0].id, model.direct().unwrap().provider_key_id);
     assert_eq!(model.timeout, Some(Duration::ZERO));
     assert_eq!((model.stream_timeout, model.retries), (None, Some(3)));
-    assert_eq!(model.allowed_cidrs[1].to_string(), "192.168.1.1/32");
+    assert_eq!(model.allowed_cidrs.as_ref().unwrap()[1].to_string(), "192.168.1.1/32");
     assert_eq!(model.cooldown.default, Duration::from_secs(5));
     assert_eq!(model.cooldown.trigger_statuses.len(), 7);
-    let caller = &set.api_keys[0].value;
+    let caller = &set.api_keys()[0].value;
     assert_eq!(caller.key_hash, hex(&Sha256::digest("sk-from-env")));
     assert_eq!(caller.display_name.as_deref(), Some("team"));
     assert_eq!(caller.user_id, None);
@@ -129,7 +135,7 @@ fn documents_are_canonical_and_masked() {
         "",
     ));
     assert_eq!(
-        *set.provider_keys[0].document,
+        *set.provider_keys()[0].document,
         serde_json::json!({
             "display_name": "k", "api_key": "***", "provider": "openai",
             "telemetry_tags": {"featured": false},
@@ -137,8 +143,8 @@ fn documents_are_canonical_and_masked() {
             "strip_headers": ["authorization", "cookie", "set-cookie", "x-api-key"],
         })
     );
-    assert_eq!(set.models[0].document["provider_key_id"], *set.provider_keys[0].id);
-    assert_eq!(set.api_keys[0].document["key_hash"], HASH);
+    assert_eq!(set.models()[0].document["provider_key_id"], *set.provider_keys()[0].id);
+    assert_eq!(set.api_keys()[0].document["key_hash"], HASH);
     assert!(!format!("{set:?}").contains("sk-"), "{set:?}");
 }
 
@@ -155,7 +161,6 @@ fn problems_of_the_file() {
         ("_format_version: 1\n", "(file): _format_version must be the string \"1\" (quote it) (line 1)"),
         ("_format_version: '1'\nmodels: {}\n", "(file): `models` must be a sequence of maps (line 2)"),
         ("_format_version: '1'\nguardrails: 1\n", "(file): `guardrails` must be a sequence of maps (line 2)"),
-        ("_format_version: '1'\nguardrails:\n- {}\n", "(file): `guardrails`: not supported yet (line 3)"),
         ("_format_version: '1'\nmodels: [x]\n", "models[0] at line 2: entry must be a mapping"),
         ("_format_version: '1'\napi_keys: [x]\n", "api_keys[0] at line 2: entry must be a mapping"),
     ];
@@ -270,13 +275,6 @@ fn problems_of_one_entry() {
             format!("{at} `/cooldown/trigger_statuses/0`: value is less than the minimum of 100.0"),
         ),
         ("provider_key_id: x", "`provider_key` and `provider_key_id` are mutually exclusive".into()),
-        ("embedding: {dimensions: 3}", "embedding: not supported yet".into()),
-        ("rate_limit: {rpm: 0}", "rate_limit: not supported yet".into()),
-        ("auto_prompt_caching: {enabled: true}", "auto_prompt_caching: not supported yet".into()),
-        (
-            "background_model_check: {enabled: true, interval_seconds: 5, timeout_seconds: 1, prompt: x, max_tokens: 1, stale_after_seconds: 1}",
-            "background_model_check: not supported yet".into(),
-        ),
     ];
     for (field, expected) in models {
         let expected = format!("models[0] (\"m\") at line 5: {expected}");
@@ -289,12 +287,6 @@ fn problems_of_one_entry() {
             format!("{at} `/expires_at`: value is not a \"date-time\" (RFC 3339 with zone)"),
         ),
         ("team_id: ''", format!("{at} `/team_id`: value is shorter than 1 character")),
-        ("rate_limit: {tpm: 1}", "rate_limit: not supported yet".into()),
-        ("jwt_subject: s", "jwt_subject: not supported yet".into()),
-        ("mcp_access: {allow: [x]}", "mcp_access: not supported yet".into()),
-        ("mcp_rate_limits: {s: {rpm: 1}}", "mcp_rate_limits: not supported yet".into()),
-        ("allowed_agents: [x]", "allowed_agents: not supported yet".into()),
-        ("allowed_routes: [x]", "allowed_routes: not supported yet".into()),
     ];
     for (field, expected) in callers {
         let expected = format!("api_keys[0] (\"a\") at line 7: {expected}");
@@ -303,48 +295,23 @@ fn problems_of_one_entry() {
 }
 
 #[test]
-fn what_is_not_built_passes_while_it_is_off() {
-    good(&file(
+fn what_has_no_effect_yet_is_counted() {
+    let off = loaded(&file(
         "telemetry_tags: {}, strip_headers: [authorization, cookie, set-cookie, x-api-key]",
         "rate_limit: {}, auto_prompt_caching: {enabled: false}, background_model_check: {enabled: false, interval_seconds: 5, timeout_seconds: 1, prompt: x, max_tokens: 1, stale_after_seconds: 1}",
         "rate_limit: {rpm: null}, jwt_subject: null, mcp_access: {allow: []}, mcp_rate_limits: {}, allowed_agents: [], allowed_routes: null",
     ));
-}
-
-#[test]
-fn only_openai_compatible_keys_are_built() {
-    let entry = |fields: &str| {
-        format!("_format_version: '1'\nprovider_keys:\n- {{display_name: k, api_key: x, {fields}}}\n")
-    };
-    for fields in [
-        "provider: openai, adapter: bedrock",
-        "provider: groq, adapter: openai, api_base: 'http://x'",
-        "provider: echo",
-        "provider: groq",
-        "provider: openai, api_base: ''",
-    ] {
-        good(&entry(fields));
-    }
-    let start = "provider_keys[0] (\"k\") at line 3: ";
-    for (fields, expected) in [
-        ("provider: anthropic", "provider: not supported yet"),
-        ("provider: x, adapter: anthropic", "adapter: not supported yet"),
-        ("adapter: azure-openai", "adapter: not supported yet"),
-        ("provider: openai, telemetry_tags: {pk_label: l}", "telemetry_tags: not supported yet"),
-        ("provider: openai, strip_headers: []", "strip_headers: not supported yet"),
-        (
-            "provider: echo, api_base: 'http://x'",
-            "schema validation failed at `/api_base`: has no effect with the built-in provider `echo`",
-        ),
-    ] {
-        assert_eq!(report(&entry(fields)), [format!("{start}{expected}")]);
-    }
-}
-
-#[test]
-fn a_group_says_one_thing() {
-    let text = "_format_version: '1'\nmodels:\n- {display_name: g, routing: {targets: [{model: x}]}}\n";
-    assert_eq!(report(text), ["models[0] (\"g\") at line 3: routing: not supported yet"]);
+    assert_eq!(off.unenforced, BTreeMap::new());
+    assert_eq!(unenforced_note(&off), None);
+    let on = file("", "rate_limit: {rpm: 0}, auto_prompt_caching: {enabled: true}", "rate_limit: {tpm: 1}");
+    let on = loaded(&format!("{on}cache_policies: [{{name: x}}, {{name: y, enabled: false}}]\n"));
+    assert_eq!(
+        unenforced_note(&on).as_deref(),
+        Some(
+            "note: accepted but not enforced yet: models.auto_prompt_caching (1), models.rate_limit (1), \
+             api_keys.rate_limit (1), cache_policies (2)"
+        )
+    );
 }
 
 #[test]
@@ -481,7 +448,7 @@ api_keys:
     std::fs::write(&path, text).unwrap();
     let errors = load_resources(&path, &|_| None).unwrap_err();
     assert_eq!(errors.count(), 5);
-    let collections = COLLECTIONS.join(", ");
+    let collections = KINDS.iter().map(|kind| kind.name).collect::<Vec<_>>().join(", ");
     let expected = format!(
         r#"resources file {}: 5 error(s):
   - (file): unknown top-level key `modles` (collections: {collections}) (line 2)
@@ -503,8 +470,11 @@ fn the_examples_are_in_order() {
     let set = load_resources(&path("resources.yaml"), &|name| Some(format!("value of {name}")));
     assert!(set.unwrap().count >= 6);
     for name in ["config.yaml", "minimal.yaml"] {
-        let config = crate::load_process_config(&path(name), &[]).unwrap();
-        let resources = config.resources_file.strip_prefix("examples").unwrap();
+        let config = crate::load_process_config(Some(&path(name)), &[]).unwrap();
+        let crate::process::Source::File(resources) = &config.source else {
+            panic!("{name} names a file");
+        };
+        let resources = resources.strip_prefix("examples").unwrap();
         assert!(path(resources.to_str().unwrap()).exists());
     }
     let minimal = std::fs::read_to_string(path("minimal.yaml")).unwrap();

@@ -1,9 +1,10 @@
 //! From the checked document to the typed configuration.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use aisix_core::Secret;
 use ipnet::IpNet;
 use regex::Regex;
 use serde::de::Error;
@@ -11,16 +12,24 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::types::{
-    AdminConfig, Buckets, ClientTypeRule, DownstreamConfig, LogFormat, Observability, ProcessConfig,
-    Prometheus, ProxyConfig, RealIp, ShutdownConfig, TlsFiles, UpstreamConfig, UrlRewrite,
+    AdminConfig, AdminKey, Buckets, ClientTypeRule, DownstreamConfig, EtcdConfig, EtcdTls, LogFormat,
+    Observability, ProcessConfig, Prometheus, ProxyConfig, RealIp, Role, ShutdownConfig, Source, StoreKey,
+    TlsFiles, UpstreamConfig, UrlRewrite,
 };
 use crate::schema::{compile, parse_net};
+
+/// A variable of the environment, if it is set.
+pub(super) type Env<'e> = &'e dyn Fn(&str) -> Option<String>;
 
 const MAX_DRAIN_SECS: u64 = 300;
 
 #[derive(Deserialize)]
 struct Raw {
-    resources_file: PathBuf,
+    resources_file: Option<PathBuf>,
+    etcd: Option<RawEtcd>,
+    data_dir: Option<PathBuf>,
+    store: RawStore,
+    managed: RawManaged,
     proxy: RawProxy,
     admin: Option<RawAdmin>,
     observability: RawObservability,
@@ -54,6 +63,39 @@ struct RawAdmin {
 }
 
 #[derive(Deserialize)]
+struct RawAdminOn {
+    addr: SocketAddr,
+    admin_keys: Vec<Secret<String>>,
+    keys: Vec<AdminKey>,
+    tls: Option<TlsFiles>,
+}
+
+#[derive(Deserialize)]
+struct RawStore {
+    key_file: Option<PathBuf>,
+    key_env: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct RawManaged {
+    snapshot_cache_path: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct RawEtcd {
+    endpoints: Vec<String>,
+    prefix: String,
+    env_id: String,
+    user: Option<String>,
+    password_env: Option<String>,
+    #[serde(rename = "dial_timeout_ms", deserialize_with = "ms_or_off")]
+    dial_timeout: Option<Duration>,
+    #[serde(rename = "request_timeout_ms", deserialize_with = "ms_or_off")]
+    request_timeout: Option<Duration>,
+    tls: Option<EtcdTls>,
+}
+
+#[derive(Deserialize)]
 struct RawObservability {
     service_name: String,
     log_level: String,
@@ -77,15 +119,22 @@ struct RawPrometheus {
 }
 
 /// Types a document that has passed the check.
-pub(super) fn decode(document: Value) -> Result<ProcessConfig, serde_json::Error> {
+pub(super) fn decode(document: Value, env: Env<'_>) -> Result<ProcessConfig, serde_json::Error> {
     let raw: Raw = serde_json::from_value(document)?;
     let admin = match raw.admin {
-        Some(admin) if admin.enabled => Some(serde_json::from_value::<AdminConfig>(admin.rest)?),
+        Some(admin) if admin.enabled => Some(admin_on(serde_json::from_value(admin.rest)?)),
         _ => None,
+    };
+    let cache = raw.managed.snapshot_cache_path;
+    let source = match (raw.resources_file, raw.etcd.filter(|etcd| !etcd.endpoints.is_empty())) {
+        (Some(file), _) => Source::File(file),
+        (None, Some(etcd)) => Source::Etcd(Box::new(self::etcd(etcd, cache, raw.data_dir.as_deref(), env))),
+        (None, None) => Source::Embedded(store_key(raw.store, env)),
     };
     let metrics = raw.observability.metrics;
     Ok(ProcessConfig {
-        resources_file: raw.resources_file,
+        source,
+        data_dir: raw.data_dir,
         proxy: proxy(raw.proxy),
         admin,
         observability: Observability {
@@ -104,6 +153,42 @@ pub(super) fn decode(document: Value) -> Result<ProcessConfig, serde_json::Error
         downstream: raw.downstream,
         shutdown: shutdown(raw.shutdown)?,
     })
+}
+
+fn admin_on(raw: RawAdminOn) -> AdminConfig {
+    let unnamed = raw.admin_keys.into_iter().enumerate();
+    let unnamed =
+        unnamed.map(|(at, key)| AdminKey { name: format!("admin-{}", at + 1), key, role: Role::Owner });
+    AdminConfig { addr: raw.addr, keys: unnamed.chain(raw.keys).collect(), tls: raw.tls }
+}
+
+fn etcd(raw: RawEtcd, cache: Option<String>, data_dir: Option<&Path>, env: Env<'_>) -> EtcdConfig {
+    let prefix = raw.prefix.trim_end_matches('/');
+    // The rules have seen that the variable is set.
+    let password = raw.password_env.and_then(|name| env(&name)).map(Secret::new);
+    EtcdConfig {
+        endpoints: raw.endpoints,
+        prefix: match raw.env_id.as_str() {
+            "" => format!("{prefix}/"),
+            env_id => format!("{prefix}/{env_id}/"),
+        },
+        user: raw.user.zip(password),
+        dial_timeout: raw.dial_timeout,
+        request_timeout: raw.request_timeout,
+        tls: raw.tls,
+        cache_file: match cache {
+            Some(path) => (!path.trim().is_empty()).then(|| path.into()),
+            None => data_dir.map(|folder| folder.join("config_cache.json")),
+        },
+    }
+}
+
+fn store_key(raw: RawStore, env: Env<'_>) -> StoreKey {
+    match (raw.key_file, raw.key_env.and_then(|name| env(&name).map(|value| (name, value)))) {
+        (Some(file), _) => StoreKey::File(file),
+        (None, Some((name, value))) => StoreKey::Env(name, Secret::new(value)),
+        (None, None) => StoreKey::Generated,
+    }
 }
 
 fn proxy(raw: RawProxy) -> ProxyConfig {

@@ -41,7 +41,8 @@ fn setting(name: &str, value: &str) -> Option<String> {
 /// entrypoint, and what Kubernetes sets for services called `aisix` or
 /// `aisix-...`.
 fn reserved(name: &str, value: &str) -> bool {
-    matches!(name, "config" | "config_path") || (!name.contains("__") && of_a_service(name, value))
+    matches!(name, "config" | "config_path" | "admin_key")
+        || (!name.contains("__") && of_a_service(name, value))
 }
 
 fn of_a_service(name: &str, value: &str) -> bool {

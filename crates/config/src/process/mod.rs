@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use table::PROCESS;
 pub use types::{
-    AdminConfig, Buckets, ClientTypeRule, DownstreamConfig, LogFormat, Observability, ProcessConfig,
-    Prometheus, ProxyConfig, RealIp, ShutdownConfig, TcpKeepalive, TlsFiles, UpstreamConfig, UpstreamTls,
-    UrlRewrite,
+    AdminConfig, AdminKey, Buckets, ClientTypeRule, DownstreamConfig, EtcdConfig, EtcdTls, LogFormat,
+    Observability, ProcessConfig, Prometheus, ProxyConfig, RealIp, Role, ShutdownConfig, Source, StoreKey,
+    TcpKeepalive, TlsFiles, UpstreamConfig, UpstreamTls, UrlRewrite,
 };
 
-use crate::schema::{self, Nulls, Problem};
+use crate::schema::{self, Checked, Kind, Mode, Nulls, Problem};
 use crate::tree::{Data, Document, Node, Origin, ParseError, parse_json, parse_toml, parse_yaml};
 
 /// All problems of a process configuration.
@@ -47,21 +47,39 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
+/// What holds without a file: everything on this machine only.
+const WITHOUT_FILE: &str = r#"{
+    "proxy": {"addr": "127.0.0.1:3000"},
+    "admin": {"addr": "127.0.0.1:3001"},
+    "observability": {"metrics": {"prometheus": {"addr": "127.0.0.1:9090"}}}
+}"#;
+
 /// Loads the process configuration: defaults, then the file, then `env`.
-pub fn load_process_config(path: &Path, env: &[(String, String)]) -> Result<ProcessConfig, ConfigErrors> {
-    let fail = |problems| ConfigErrors { path: path.to_owned(), problems };
-    let mut root = read(path).map_err(|why| {
-        let problem = format!("build: {}: {why}", path.display());
+/// Without a file everything listens on the loopback address only.
+pub fn load_process_config(
+    path: Option<&Path>,
+    env: &[(String, String)],
+) -> Result<ProcessConfig, ConfigErrors> {
+    let shown = path.unwrap_or(Path::new("the environment"));
+    let fail = |problems| ConfigErrors { path: shown.to_owned(), problems };
+    let read = match path {
+        Some(path) => read(path),
+        None => parse_json(WITHOUT_FILE).map_err(|error| error.message),
+    };
+    let mut root = read.map_err(|why| {
+        let problem = format!("build: {}: {why}", shown.display());
         fail(vec![problem])
     })?;
     let mut problems = env::overlay(&mut root, env);
-    let (document, found) = schema::check(PROCESS, &root, Nulls::Anywhere);
+    let variable = |name: &str| env.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+    let Checked { document, problems: found, .. } =
+        schema::check(&Kind::Object(PROCESS), &root, Nulls::Anywhere, Mode::Process);
     problems.extend(found);
-    rules::check(&root, &document, &mut problems);
+    rules::check(&root, &document, &variable, &mut problems);
     if !problems.is_empty() {
         return Err(fail(problems.iter().map(Problem::process_text).collect()));
     }
-    decode::decode(document).map_err(|error| fail(vec![format!("deserialize: {error}")]))
+    decode::decode(document, &variable).map_err(|error| fail(vec![format!("deserialize: {error}")]))
 }
 
 fn read(path: &Path) -> Result<Node, String> {

@@ -2,15 +2,19 @@
 
 use serde_json::Value;
 
+use super::decode::Env;
 use crate::schema::{Fault, Format, Path, Problem, Seg, compile};
 use crate::tree::{Node, Origin};
 
 /// Checks the rules. `document` holds what is in order, so a field that was
 /// already refused is not refused again.
-pub(super) fn check(root: &Node, document: &Value, problems: &mut Vec<Problem>) {
+pub(super) fn check(root: &Node, document: &Value, env: Env<'_>, problems: &mut Vec<Problem>) {
     let mut rules = Rules { root, problems };
     rules.source(document);
+    rules.etcd(document, env);
+    rules.store(document, env);
     rules.admin(document);
+    rules.admin_names(document);
     rules.rewrites(document);
     rules.pairs(document);
     rules.drain(document);
@@ -57,10 +61,55 @@ impl Rules<'_> {
             None if etcd || managed => {}
             // Of another type, which has been said.
             None if self.root.get("resources_file").is_some_and(|node| !node.is_null()) => {}
-            None => {
-                let rule = "must contain at least one endpoint, or resources_file must be set";
+            // Whoever writes the block means etcd.
+            None if document["etcd"]["endpoints"].is_array() => {
+                let rule = "must contain at least one endpoint, or resources_file must be set; \
+                            without both and without the etcd block the embedded store is used";
                 self.add("etcd.endpoints", rule.into());
             }
+            None => {}
+        }
+    }
+
+    fn etcd(&mut self, document: &Value, env: Env<'_>) {
+        let etcd = &document["etcd"];
+        for (index, endpoint) in etcd["endpoints"].as_array().into_iter().flatten().enumerate() {
+            let text = endpoint.as_str().unwrap_or_default();
+            let text = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or(text);
+            let authority = text.strip_suffix('/').unwrap_or(text).parse::<http::uri::Authority>();
+            if !authority.is_ok_and(|authority| !authority.as_str().contains('@')) {
+                let rule = "invalid endpoint: expected host:port, http://host:port or https://host:port";
+                let at = self.root.at("etcd.endpoints");
+                let item = at.and_then(Node::as_seq).and_then(|items| items.get(index)).or(at);
+                let origin = item.map_or(Origin::Unknown, |node| node.origin.clone());
+                self.push(Path::of("etcd.endpoints").with(Seg::Index(index)), origin, rule.into());
+            }
+        }
+        match (etcd["user"].as_str(), etcd["password_env"].as_str()) {
+            (Some(_), None) => self.add("etcd.user", "requires etcd.password_env".into()),
+            (None, Some(_)) => self.add("etcd.password_env", "requires etcd.user".into()),
+            (Some(_), Some(name)) => self.variable("etcd.password_env", name, env),
+            (None, None) => {}
+        }
+    }
+
+    fn store(&mut self, document: &Value, env: Env<'_>) {
+        let store = &document["store"];
+        if let Some(name) = store["key_env"].as_str() {
+            if store["key_file"].is_string() {
+                self.add(
+                    "store.key_env",
+                    "and store.key_file are mutually exclusive: set one of them".into(),
+                );
+            }
+            self.variable("store.key_env", name, env);
+        }
+    }
+
+    /// The variable of this name must hold something.
+    fn variable(&mut self, path: &str, name: &str, env: Env<'_>) {
+        if env(name).is_none_or(|value| value.is_empty()) {
+            self.add(path, format!("names the environment variable `{name}`, which is unset or empty"));
         }
     }
 
@@ -73,11 +122,25 @@ impl Rules<'_> {
                 let form = matches!(problem.fault, Fault::Rule(_) | Fault::Short(_));
                 !(form && (problem.path == addr || problem.path.0.starts_with(&keys.0)))
             });
-        } else if admin["admin_keys"].as_array().is_some_and(Vec::is_empty) {
+        } else if admin["admin_keys"].as_array().is_some_and(Vec::is_empty)
+            && admin["keys"].as_array().is_some_and(Vec::is_empty)
+            && (document["resources_file"].is_string() || document["etcd"].is_object())
+        {
             let at = if self.root.at("admin.admin_keys").is_some() { "admin.admin_keys" } else { "admin" };
             let origin = self.root.at(at).map_or(Origin::Unknown, |node| node.origin.clone());
             let path = Path::of("admin.admin_keys");
             self.push(path, origin, "must contain at least one key".into());
+        }
+    }
+
+    fn admin_names(&mut self, document: &Value) {
+        let mut seen: Vec<&str> = Vec::new();
+        for key in document["admin"]["keys"].as_array().into_iter().flatten() {
+            let Some(name) = key["name"].as_str() else { continue };
+            if seen.contains(&name) {
+                self.add("admin.keys", format!("give the name {name:?} twice"));
+            }
+            seen.push(name);
         }
     }
 

@@ -20,7 +20,17 @@ pub(crate) const PROCESS: Fields = &[
     def("upstream", Kind::Object(UPSTREAM), "{}", "Connections to upstreams."),
     def("downstream", Kind::Object(DOWNSTREAM), "{}", "Connections from clients."),
     def("shutdown", Kind::Object(SHUTDOWN), "{}", "How the process ends."),
-    opt("etcd", Kind::Object(ETCD), "Resources from etcd: not supported yet, so without endpoints."),
+    opt(
+        "etcd",
+        Kind::Object(ETCD),
+        "Resources from etcd. With neither `resources_file` nor `etcd` they are kept in the embedded store.",
+    ),
+    opt(
+        "data_dir",
+        Kind::PATH,
+        "Folder of the embedded store. Default: `$XDG_DATA_HOME/aisix`, else `~/.local/share/aisix`, else `aisix-data`. With etcd: where the last configuration is kept for a start without it, unless `managed.snapshot_cache_path` says.",
+    ),
+    def("store", Kind::Object(STORE), "{}", "The embedded store."),
     def("cache", Kind::Object(CACHE), "{}", "Response cache."),
     def("ratelimit", Kind::Object(RATELIMIT), "{}", "Where rate-limit counters live."),
     def("managed", Kind::Object(MANAGED), "{}", "Managed mode: not supported yet, so not enabled."),
@@ -88,8 +98,29 @@ const URL_REWRITE: Fields = &[
 const ADMIN: Fields = &[
     def("enabled", Kind::Bool, "true", "false = not bound, and the values of the block are not checked."),
     def("addr", ADDR, r#""127.0.0.1:3001""#, "Where it listens."),
-    def("admin_keys", KEYS, "[]", "Keys that open `/admin/v1/*`; at least one."),
+    def(
+        "admin_keys",
+        KEYS,
+        "[]",
+        "Keys that open `/admin/v1/*`, with the role `owner`. At least one, here or in `keys`; the embedded store makes one itself if there is none.",
+    ),
+    def(
+        "keys",
+        Kind::List(&List { json: true, ..List::of(Kind::Object(ADMIN_KEY)) }),
+        "[]",
+        "Keys with a name, which the audit log tells, and a role. May be a JSON text.",
+    ),
     opt("tls", Kind::Object(TLS_FILES), "TLS, as for the proxy."),
+];
+
+const ADMIN_KEY: Fields = &[
+    req("name", Kind::Text { min: 1, max: 64, format: Format::Slug }, "What the audit log calls its holder."),
+    req("key", Kind::Secret, "The key."),
+    req(
+        "role",
+        Kind::Enum(&["read_only", "editor", "owner"]),
+        "`read_only` reads all but the audit log, `editor` also writes resources, `owner` may do everything.",
+    ),
 ];
 
 const OBSERVABILITY: Fields = &[
@@ -251,9 +282,18 @@ const SHUTDOWN: Fields = &[
     ),
 ];
 
+const STORE: Fields = &[
+    opt(
+        "key_file",
+        Kind::PATH,
+        "File with the key that documents are encrypted with. Default: `store.key` in `data_dir`, made at the first start.",
+    ),
+    opt("key_env", Kind::text(1, Format::Any), "Name of the variable that holds the key, instead of a file."),
+];
+
 const ETCD: Fields = &[
-    def("endpoints", NAMES, "[]", "Addresses.").later(Off::Hollow),
-    def("prefix", Kind::TEXT, r#""/aisix""#, "Keys are `<prefix>/<kind>/<id>`."),
+    def("endpoints", NAMES, "[]", "Addresses: `host:port`, `http://...` or `https://...`; tried in turn."),
+    def("prefix", Kind::NAME, r#""/aisix""#, "Keys are `<prefix>/<kind>/<id>`."),
     def("env_id", Kind::TEXT, r#""""#, "Appended to the prefix."),
     opt("user", Kind::TEXT, "Used together with `password_env`."),
     opt("password_env", Kind::TEXT, "Name of the variable that holds the password."),
@@ -312,8 +352,11 @@ const MANAGED: Fields = &[
     opt("cp_ca_file", Kind::PATH, "Trust root."),
     def("mtls_dir", Kind::PATH, r#""/var/lib/aisix/mtls""#, "Where the certificates are kept."),
     def("dp_id_file", Kind::PATH, r#""/var/lib/aisix/dp_id""#, "Where the gateway id is kept."),
-    opt("snapshot_cache_path", Kind::TEXT, "Where the last configuration is kept; blank = nowhere.")
-        .later(Off::Hollow),
+    opt(
+        "snapshot_cache_path",
+        Kind::TEXT,
+        "File that keeps the last configuration of etcd for a start without it; blank = nowhere.",
+    ),
     def("heartbeat_interval_secs", Kind::SECS, "15", "Time between heartbeats."),
 ];
 

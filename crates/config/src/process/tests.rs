@@ -15,7 +15,14 @@ fn load_as(name: &str, text: &str, env: &[(&str, &str)]) -> Result<ProcessConfig
     let path = dir.path().join(name);
     std::fs::write(&path, text).unwrap();
     let env: Vec<_> = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    load_process_config(&path, &env)
+    load_process_config(Some(&path), &env)
+}
+
+fn source_file(config: &ProcessConfig) -> PathBuf {
+    match &config.source {
+        Source::File(path) => path.clone(),
+        other => panic!("{other:?}"),
+    }
 }
 
 fn good(text: &str, env: &[(&str, &str)]) -> ProcessConfig {
@@ -45,7 +52,7 @@ fn every_default_parses() {
 #[test]
 fn defaults() {
     let config = good(MINIMAL, &[]);
-    assert_eq!(config.resources_file, PathBuf::from("r.yaml"));
+    assert_eq!(source_file(&config), PathBuf::from("r.yaml"));
     assert_eq!(config.proxy.addr.to_string(), "0.0.0.0:3000");
     assert_eq!(config.proxy.request_body_limit, None);
     assert_eq!(config.proxy.accept_headers, ["x-aisix-request-id"]);
@@ -108,7 +115,7 @@ shutdown: {min_drain_secs: 600}
     assert_eq!(config.proxy.url_rewrites[0].template, "/$rest/${1}$$");
     let admin = config.admin.unwrap();
     assert_eq!(admin.addr.to_string(), "127.0.0.1:3001");
-    assert_eq!(admin.admin_keys[1].expose(), "k2");
+    assert_eq!(admin.keys[1].key.expose(), "k2");
     assert_eq!(config.observability.log_format, LogFormat::Json);
     assert_eq!(config.observability.prometheus.unwrap().path, "/scrape");
     let rule = &config.observability.client_type_rules[0];
@@ -135,15 +142,15 @@ fn the_environment_wins_and_is_typed_by_the_field() {
     );
     assert_eq!(config.upstream.retries, 3);
     assert_eq!(config.proxy.addr.to_string(), "127.0.0.1:1");
-    let keys = config.admin.unwrap().admin_keys;
-    let keys: Vec<_> = keys.iter().map(|key| key.expose().as_str()).collect();
+    let keys = config.admin.clone().unwrap().keys;
+    let keys: Vec<_> = keys.iter().map(|key| key.key.expose().as_str()).collect();
     assert_eq!(keys, ["007", "1e3"]);
     assert_eq!(config.observability.buckets.request_ttft, [5.0]);
     assert!(config.observability.prometheus.is_none());
     assert_eq!(config.observability.service_name, "true");
     assert!(config.proxy.accept_headers.is_empty());
     assert_eq!(config.proxy.url_rewrites.len(), 1);
-    assert_eq!(config.resources_file, PathBuf::from("007"));
+    assert_eq!(source_file(&config), PathBuf::from("007"));
 }
 
 #[test]
@@ -213,12 +220,10 @@ fn several_problems_are_a_list() {
     let text = "admin: {}\nproxy: {addr: 'x', workers: 0}\nnope: 1\n";
     let error = load(text, &[]).unwrap_err().to_string();
     let (head, rest) = error.split_once('\n').unwrap();
-    assert!(head.starts_with("config load failed: failed to load configuration: 5 problems in "));
+    assert!(head.starts_with("config load failed: failed to load configuration: 3 problems in "));
     let expected = "  - deserialize: nope: unknown field `nope` (line 3)
   - proxy.addr invalid socket address: expected IP:PORT, such as 127.0.0.1:3000 (line 2)
-  - proxy.workers must be at least 1 (line 2)
-  - etcd.endpoints must contain at least one endpoint, or resources_file must be set
-  - admin.admin_keys must contain at least one key (line 1)";
+  - proxy.workers must be at least 1 (line 2)";
     assert_eq!(rest, expected);
 }
 
@@ -311,15 +316,77 @@ fn refused_values() {
 fn exactly_one_source() {
     assert_eq!(problems("resources_file: ' '", &[]), ["resources_file must not be empty when set (line 1)"]);
     let both = problems("resources_file: r\netcd: {endpoints: [e]}\n", &[]);
-    assert_eq!(both[0], "etcd.endpoints: not supported yet (line 2)");
-    assert!(both[1].contains("mutually exclusive"));
+    assert!(both[0].contains("mutually exclusive") && both[0].contains("etcd.endpoints"), "{both:?}");
     let managed = problems("resources_file: r\nmanaged: {enabled: true}\n", &[]);
     assert_eq!(managed[0], "managed.enabled: not supported yet (line 2)");
     assert!(managed[1].starts_with("resources_file cannot be combined with managed.enabled = true"));
-    for text in ["", "resources_file: null", "etcd: {endpoints: []}"] {
-        let found = problems(text, &[]);
-        assert!(found[0].starts_with("etcd.endpoints must contain at least one endpoint"), "{found:?}");
+    let none = problems("etcd: {endpoints: []}", &[]);
+    assert!(none[0].starts_with("etcd.endpoints must contain at least one endpoint"), "{none:?}");
+    for text in ["", "resources_file: null", "data_dir: /x"] {
+        let config = good(text, &[]);
+        assert!(matches!(config.source, Source::Embedded(StoreKey::Generated)), "{text}");
     }
+}
+
+#[test]
+fn etcd_settings() {
+    let text = "data_dir: /d\netcd: {endpoints: [a:2379, 'https://b:1'], prefix: /p//, env_id: e, user: u, password_env: PW, request_timeout_ms: 0}";
+    let Source::Etcd(etcd) = good(text, &[("PW", "pw")]).source else { panic!("another source") };
+    assert_eq!(etcd.endpoints, ["a:2379", "https://b:1"]);
+    assert_eq!(etcd.prefix, "/p/e/");
+    assert_eq!(
+        etcd.user.map(|(user, password)| (user, password.expose().clone())),
+        Some(("u".into(), "pw".into()))
+    );
+    assert_eq!((etcd.dial_timeout, etcd.request_timeout), (Some(Duration::from_secs(5)), None));
+    assert_eq!(etcd.cache_file, Some(PathBuf::from("/d/config_cache.json")));
+    let text = "data_dir: /d\netcd: {endpoints: [a:2379]}\nmanaged: {snapshot_cache_path: ''}";
+    let Source::Etcd(etcd) = good(text, &[]).source else { panic!("another source") };
+    assert_eq!((etcd.prefix.as_str(), etcd.cache_file), ("/aisix/", None));
+    let found = problems(
+        "etcd: {endpoints: [a, 'u:p@b:1', 'http://c/d'], user: u}\nstore: {key_env: NOPE, key_file: x}",
+        &[],
+    );
+    let fragments = [
+        "etcd.endpoints invalid endpoint",
+        "etcd.endpoints invalid endpoint",
+        "etcd.user requires etcd.password_env",
+        "store.key_env and store.key_file are mutually exclusive",
+        "store.key_env names the environment variable `NOPE`, which is unset or empty",
+    ];
+    assert_eq!(found.len(), fragments.len(), "{found:#?}");
+    for (found, fragment) in found.iter().zip(fragments) {
+        assert!(found.starts_with(fragment), "{found}");
+    }
+    let found = problems("etcd: {endpoints: [a], user: u, password_env: NOPE}", &[]);
+    assert!(found[0].starts_with("etcd.password_env names the environment variable `NOPE`"), "{found:?}");
+}
+
+#[test]
+fn without_a_file_everything_is_local() {
+    let env = [("AISIX_PROXY__ADDR".to_owned(), "127.0.0.1:9".to_owned())];
+    let config = load_process_config(None, &env).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.proxy.addr.to_string(), "127.0.0.1:9");
+    let admin = config.admin.expect("an admin listener");
+    assert_eq!((admin.addr.to_string(), admin.keys.len()), ("127.0.0.1:3001".to_owned(), 0));
+    assert_eq!(
+        config.observability.prometheus.expect("a status listener").addr.to_string(),
+        "127.0.0.1:9090"
+    );
+    assert!(matches!(config.source, Source::Embedded(StoreKey::Generated)));
+}
+
+#[test]
+fn admin_keys_have_names_and_roles() {
+    let text = "resources_file: r\nadmin: {admin_keys: [a, b], keys: [{name: ci, key: c, role: read_only}]}";
+    let keys = good(text, &[]).admin.expect("an admin listener").keys;
+    let told: Vec<_> = keys.iter().map(|key| (key.name.as_str(), key.role)).collect();
+    assert_eq!(told, [("admin-1", Role::Owner), ("admin-2", Role::Owner), ("ci", Role::ReadOnly)]);
+    let twice =
+        "resources_file: r\nadmin: {keys: [{name: x, key: a, role: owner}, {name: x, key: b, role: boss}]}";
+    let found = problems(twice, &[]);
+    assert!(found[0].contains("admin.keys[1].role: expected one of"), "{found:?}");
+    assert!(found[1].starts_with("admin.keys give the name \"x\" twice"), "{found:?}");
 }
 
 #[test]
@@ -338,7 +405,6 @@ bedrock_endpoint_url: ''
     let cases = [
         ("cache: {redis: {url: 'redis://sk'}}", "cache.redis"),
         ("ratelimit: {backend: redis}", "ratelimit.backend"),
-        ("managed: {snapshot_cache_path: /x}", "managed.snapshot_cache_path"),
         ("observability: {metrics: {otlp: {enabled: true}}}", "observability.metrics.otlp.enabled"),
         ("observability: {tracing: {otlp: {enabled: true}}}", "observability.tracing.otlp.enabled"),
         ("bedrock_endpoint_url: http://x", "bedrock_endpoint_url"),
@@ -354,7 +420,7 @@ fn a_disabled_admin_listener_is_not_looked_at() {
     let config = good("resources_file: r\nadmin: {enabled: false, addr: x, admin_keys: ['']}\n", &[]);
     assert!(config.admin.is_none());
     let found = problems("resources_file: r\nadmin: {enabled: false, key: x}\n", &[]);
-    assert_eq!(found, ["deserialize: admin.key: unknown field `key` (line 2)"]);
+    assert_eq!(found, ["deserialize: admin.key: unknown field `key`, did you mean `keys`? (line 2)"]);
 }
 
 #[test]
@@ -376,7 +442,7 @@ fn unreadable_files() {
         let error = load_as(name, text, &[]).unwrap_err().to_string();
         assert!(error.contains(expected), "{text:?}: {error}");
     }
-    let error = load_process_config(std::path::Path::new("/nonexistent/c.yaml"), &[]).unwrap_err();
+    let error = load_process_config(Some(Path::new("/nonexistent/c.yaml")), &[]).unwrap_err();
     let start =
         "config load failed: failed to load configuration: build: /nonexistent/c.yaml: cannot read file: ";
     assert!(error.to_string().starts_with(start), "{error}");

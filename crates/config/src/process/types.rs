@@ -14,8 +14,10 @@ use super::decode::{ip_nets, ms_or_off, regex_ci, regex_plain, secs, secs_or_off
 /// The settings of the process. They are read once, at start.
 #[derive(Clone, Debug)]
 pub struct ProcessConfig {
-    /// The file that the resources come from.
-    pub resources_file: PathBuf,
+    /// Where the resources come from.
+    pub source: Source,
+    /// The folder of the gateway's own files, when it is set.
+    pub data_dir: Option<PathBuf>,
     /// The listener for callers.
     pub proxy: ProxyConfig,
     /// The admin listener; `None` = not bound.
@@ -28,6 +30,60 @@ pub struct ProcessConfig {
     pub downstream: DownstreamConfig,
     /// How the process ends.
     pub shutdown: ShutdownConfig,
+}
+
+/// Where the resources come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A file.
+    File(PathBuf),
+    /// An etcd cluster.
+    Etcd(Box<EtcdConfig>),
+    /// A store of the gateway's own.
+    Embedded(StoreKey),
+}
+
+/// Where the key of the embedded store is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreKey {
+    /// In a file of the data folder, made at the first start.
+    Generated,
+    /// In a file.
+    File(PathBuf),
+    /// In a variable: its name and its value.
+    Env(String, Secret<String>),
+}
+
+/// An etcd cluster.
+#[derive(Clone, Debug)]
+pub struct EtcdConfig {
+    /// Addresses, at least one.
+    pub endpoints: Vec<String>,
+    /// What stands before the keys; ends in one `/`.
+    pub prefix: String,
+    /// User and password.
+    pub user: Option<(String, Secret<String>)>,
+    /// Limit for connecting; `None` = no limit.
+    pub dial_timeout: Option<Duration>,
+    /// Limit for a request; `None` = no limit.
+    pub request_timeout: Option<Duration>,
+    /// Certificates; `None` = what the address says, without a client certificate.
+    pub tls: Option<EtcdTls>,
+    /// Where the last configuration is kept; `None` = nowhere.
+    pub cache_file: Option<PathBuf>,
+}
+
+/// TLS towards etcd.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct EtcdTls {
+    /// Trust root, PEM.
+    pub ca_cert_file: PathBuf,
+    /// Client certificate, PEM.
+    pub client_cert_file: PathBuf,
+    /// Client key, PEM.
+    pub client_key_file: PathBuf,
+    /// TLS server name.
+    pub domain_name: Option<String>,
 }
 
 /// The proxy listener.
@@ -86,14 +142,37 @@ pub struct UrlRewrite {
 }
 
 /// The admin listener.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct AdminConfig {
     /// Where it listens.
     pub addr: SocketAddr,
-    /// Keys that open `/admin/v1/*`, at least one.
-    pub admin_keys: Vec<Secret<String>>,
+    /// Keys that open `/admin/v1/*`; empty only with the embedded store.
+    pub keys: Vec<AdminKey>,
     /// Certificate and key; `None` = plain HTTP.
     pub tls: Option<TlsFiles>,
+}
+
+/// A key of the admin listener.
+#[derive(Clone, Debug, Deserialize)]
+pub struct AdminKey {
+    /// What the audit log calls its holder.
+    pub name: String,
+    /// The key.
+    pub key: Secret<String>,
+    /// What it opens.
+    pub role: Role,
+}
+
+/// What an admin key opens.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Every read but the audit log.
+    ReadOnly,
+    /// Also writes of resources.
+    Editor,
+    /// Everything.
+    Owner,
 }
 
 /// Shape of log lines.

@@ -6,7 +6,10 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use crate::schema::{Fault, Fields, Format, Hidden, Kind, List, Map, Off, Path, Problem, Seg, def, opt, req};
+use super::{Identity, Resource, ResourceKind, rows_of};
+use crate::schema::{
+    Fault, Fields, Format, Hidden, Kind, List, Map, Nulls, Off, Path, Problem, Seg, def, opt, req,
+};
 use crate::template::HeaderTemplate;
 use crate::tree::Node;
 
@@ -146,11 +149,29 @@ impl ProviderKey {
     }
 }
 
+pub(crate) static KIND: ResourceKind = ResourceKind {
+    nulls: Nulls::Optional,
+    rules,
+    enforced: true,
+    new_rows: rows_of::<ProviderKey>,
+    ..ResourceKind::new(
+        "provider_keys",
+        "provider key",
+        "Upstream credentials and addresses.",
+        Kind::Object(TABLE),
+        Identity::Field("display_name"),
+    )
+};
+
+impl Resource for ProviderKey {
+    const KIND: &'static ResourceKind = &KIND;
+}
+
 /// The vendor name of the built-in provider.
 const ECHO: &str = "echo";
 
-pub(crate) const TABLE: Fields = &[
-    req("display_name", Kind::NAME, "Unique name; models refer to it."),
+const TABLE: Fields = &[
+    req("display_name", Kind::LABEL, "Unique name; models refer to it."),
     req("api_key", Kind::Secret, "Upstream credential.").alias("secret"),
     opt(
         "api_base",
@@ -166,8 +187,9 @@ pub(crate) const TABLE: Fields = &[
     opt(
         "adapter",
         Kind::Enum(&["openai", "anthropic", "bedrock", "vertex", "azure-openai"]),
-        "Protocol of the upstream. Only `openai` is supported yet.",
-    ),
+        "Protocol of the upstream.",
+    )
+    .later(Off::Is("openai")),
     def("telemetry_tags", Kind::Object(TAGS), "{}", "Labels for telemetry.").later(Off::Hollow),
     opt("request", Kind::Object(REQUEST), "Changes to requests."),
     opt("response", Kind::Object(RESPONSE), "Changes around replies."),
@@ -217,11 +239,9 @@ const REQUEST: Fields = &[
     ),
 ];
 
-const NUMBER: Kind = Kind::Number { min: f64::NEG_INFINITY, max: f64::INFINITY };
-
 const CONSTRAINTS: Fields = &[
-    opt("temperature_max", NUMBER, "Upper limit of `temperature`, applied first."),
-    opt("temperature_min", NUMBER, "Lower limit of `temperature`."),
+    opt("temperature_max", Kind::NUMBER, "Upper limit of `temperature`, applied first."),
+    opt("temperature_min", Kind::NUMBER, "Lower limit of `temperature`."),
 ];
 
 const RESPONSE: Fields = &[
@@ -253,33 +273,22 @@ const TLS: Fields = &[
 const OWN_FIELDS: [&str; 4] = ["model", "messages", "stream", "stream_options"];
 
 /// The rules that the table cannot say.
-pub(crate) fn rules(node: &Node, document: &Value, problems: &mut Vec<Problem>) {
+fn rules(node: &Node, document: &Value, problems: &mut Vec<Problem>) {
     let mut add = |path: Path, at: &Node, fault: Fault| {
         problems.push(Problem { path, origin: at.origin.clone(), fault });
     };
     let own = |field: &'static str| (Path::of(field), node.get(field).unwrap_or(node));
     let provider = document["provider"].as_str().unwrap_or_default();
-    let unsupported = match (provider, document["adapter"].as_str()) {
-        ("anthropic", _) => Some("provider"),
-        ("openai" | ECHO, _) | (_, None) => None,
-        (_, Some("anthropic" | "bedrock" | "vertex" | "azure-openai")) => Some("adapter"),
-        // `openai`, or a name that was refused already.
-        _ => None,
-    };
-    if let Some(field) = unsupported {
-        let (path, at) = own(field);
-        add(path, at, Fault::NotSupported);
-    }
     let base = document["api_base"].as_str().unwrap_or_default();
     if provider == ECHO && !base.trim().is_empty() {
         let (path, at) = own("api_base");
         let why = "has no effect with the built-in provider `echo`";
-        add(path, at, Fault::Rule(why.into()));
+        add(path, at, Fault::Advice(why.into()));
     }
     let body = node.at("request.default_body_fields").and_then(Node::as_map).unwrap_or_default();
     for (name, value) in body.iter().filter(|(name, _)| OWN_FIELDS.contains(&name.as_str())) {
         let path = Path::of("request.default_body_fields").with(Seg::Key(name.clone()));
-        add(path, value, Fault::Rule("is set by the gateway or the caller on every request".into()));
+        add(path, value, Fault::Advice("is set by the gateway or the caller on every request".into()));
     }
     let renames = node.at("request.param_renames").and_then(Node::as_map).unwrap_or_default();
     for (name, value) in renames {
@@ -289,7 +298,7 @@ pub(crate) fn rules(node: &Node, document: &Value, problems: &mut Vec<Problem>) 
         }
         let why = format!("the gateway sets `{to}` itself, so nothing can be renamed to it");
         let path = Path::of("request.param_renames").with(Seg::Key(name.clone()));
-        add(path, value, Fault::Rule(why));
+        add(path, value, Fault::Advice(why));
     }
     let path = Path::of("request.default_headers");
     let mut seen: Vec<String> = Vec::new();
@@ -298,7 +307,7 @@ pub(crate) fn rules(node: &Node, document: &Value, problems: &mut Vec<Problem>) 
         let lower = name.to_lowercase();
         if seen.contains(&lower) {
             let why = "is given twice; header names ignore case";
-            add(path.with(Seg::Key(name.clone())), value, Fault::Rule(why.into()));
+            add(path.with(Seg::Key(name.clone())), value, Fault::Advice(why.into()));
         }
         seen.push(lower);
     }
@@ -336,12 +345,16 @@ fn renames<'de, D: Deserializer<'de>>(raw: D) -> Result<Vec<(String, String)>, D
     renames.filter(|pair| !matches!(pair, Ok((from, to)) if from == to)).collect()
 }
 
+/// A stored document may hold headers that cannot be sent: they are left out.
 fn templates<'de, D: Deserializer<'de>>(raw: D) -> Result<Vec<(String, HeaderTemplate)>, D::Error> {
     let headers = pairs::<D::Error>(Pairs::deserialize(raw)?);
-    let headers = headers.map(|pair| {
-        let (name, text) = pair?;
-        let template = HeaderTemplate::parse(&text).map_err(D::Error::custom)?;
-        Ok((name.to_lowercase(), template))
+    let headers = headers.filter_map(|pair| match pair {
+        Ok((name, text)) => {
+            Format::UpstreamHeader.check(&name).ok()?;
+            Format::HeaderTemplate.check(&text).ok()?;
+            Some(Ok((name.to_lowercase(), HeaderTemplate::parse(&text).ok()?)))
+        }
+        Err(error) => Some(Err(error)),
     });
     headers.collect()
 }

@@ -10,6 +10,7 @@ use rustls_pki_types::pem::PemObject;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::text;
 use crate::template::HeaderTemplate;
 
 /// Headers that carry credentials or the target: no setting may touch them.
@@ -40,6 +41,8 @@ const OWNED_HEADERS: [&str; 11] = [
     "upgrade",
     "x-aisix-request-id",
 ];
+
+pub(super) const EMPTY: &str = "must not be empty";
 
 /// Kinds of text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +78,52 @@ pub(crate) enum Format {
     LogFilter,
     /// `delta.<field>...`
     DeltaPath,
+    /// What people call a resource.
+    Name,
+    /// Not empty.
+    Filled,
+    /// Text that is never shown and may be empty.
+    Secret,
+    /// One of these words.
+    Words(&'static [&'static str]),
+    /// An `http(s)` URL without credentials, query and fragment.
+    BaseUrl,
+    /// An `http(s)` URL without credentials; it may have a query.
+    FullUrl,
+    /// Text without credentials, if it is a URL.
+    NoCredentials,
+    /// `https://`, or `http://` to one of these hosts.
+    HttpsOr(&'static [&'static str]),
+    /// `http://` or `https://` and more.
+    Http,
+    /// A host of Aliyun's log service.
+    SlsEndpoint,
+    /// A site of Datadog.
+    DatadogSite,
+    /// A host name, or `*.` and a domain.
+    HostPattern,
+    /// A path that begins with `/`.
+    Prefix,
+    /// A header name in lower case that does not carry credentials.
+    OwnHeader,
+    /// A header name without surrounding blanks.
+    Token,
+    /// A legal header value.
+    HeaderValue,
+    /// A server name that tool names can be made from.
+    ServerName,
+    /// One segment of a path.
+    Segment,
+    /// What a cache policy applies to.
+    AppliesTo,
+    /// An IANA time zone.
+    TimeZone,
+    /// `HH:MM`
+    Clock,
+    /// `HH:MM` or `24:00`
+    EndClock,
+    /// `YYYY-MM-DD`
+    Date,
 }
 
 impl Format {
@@ -96,7 +145,48 @@ impl Format {
             Self::Pattern => "pattern (one `*` allowed)",
             Self::LogFilter => "log filter",
             Self::DeltaPath => "path `delta.<field>`",
+            Self::Name | Self::Filled | Self::NoCredentials | Self::Words(_) => "string",
+            Self::Secret => "secret",
+            Self::BaseUrl | Self::FullUrl | Self::Http => "URL",
+            Self::HttpsOr(_) => "https URL",
+            Self::SlsEndpoint | Self::DatadogSite => "host",
+            Self::HostPattern => "host or `*.` domain",
+            Self::Prefix => "path prefix",
+            Self::OwnHeader | Self::Token => "header name",
+            Self::HeaderValue => "header value",
+            Self::ServerName | Self::Segment => "name",
+            Self::AppliesTo => "`all`, `model:<name>` or `api_key:<id>`",
+            Self::TimeZone => "IANA time zone",
+            Self::Clock | Self::EndClock => "`HH:MM`",
+            Self::Date => "`YYYY-MM-DD`",
         }
+    }
+
+    /// Whether a stored document may break the rule: the gateway then does
+    /// without the value, or the request that needs it fails.
+    pub(crate) fn is_advice(self) -> bool {
+        matches!(
+            self,
+            Self::Net
+                | Self::Header
+                | Self::UpstreamHeader
+                | Self::HeaderTemplate
+                | Self::Url
+                | Self::Certificates
+                | Self::KeyHash
+                | Self::Pattern
+                | Self::DeltaPath
+                | Self::Regex
+                | Self::Name
+                | Self::Filled
+                | Self::Words(_)
+                | Self::BaseUrl
+                | Self::FullUrl
+                | Self::NoCredentials
+                | Self::HeaderValue
+                | Self::AppliesTo
+                | Self::TimeZone
+        )
     }
 
     pub(crate) fn check(self, text: &str) -> Result<(), String> {
@@ -116,7 +206,8 @@ impl Format {
             Self::IdHeader => id_header(&text.trim().to_lowercase()),
             Self::UpstreamHeader => upstream_header(text),
             Self::HeaderTemplate => template(text),
-            Self::Url => url(text.trim()),
+            Self::Url if text.trim().is_empty() => Ok(()),
+            Self::Url => url(text.trim(), false),
             Self::Certificates => certificates(text),
             Self::DateTime => {
                 rule(parse_time(text).is_some(), "value is not a \"date-time\" (RFC 3339 with zone)")
@@ -139,6 +230,14 @@ impl Format {
                 let named = rest.peek().is_some() && rest.all(|name| !name.is_empty());
                 rule(delta && named, "value is not a path such as delta.reasoning")
             }
+            Self::BaseUrl if text.trim().is_empty() => Err(EMPTY.into()),
+            Self::BaseUrl => url(text.trim(), false),
+            Self::FullUrl => url(text, true),
+            Self::Token => rule(legal_header(text), "is not a legal header name"),
+            Self::HeaderValue => {
+                rule(http::HeaderValue::from_str(text).is_ok(), "value is not a legal header value")
+            }
+            other => text::check(other, text),
         }
     }
 }
@@ -155,7 +254,7 @@ pub(crate) fn parse_time(text: &str) -> Option<OffsetDateTime> {
     OffsetDateTime::parse(text, &Rfc3339).ok()
 }
 
-fn legal_header(name: &str) -> bool {
+pub(super) fn legal_header(name: &str) -> bool {
     http::HeaderName::from_bytes(name.as_bytes()).is_ok()
 }
 
@@ -192,10 +291,7 @@ fn template(text: &str) -> Result<(), String> {
     }
 }
 
-fn url(text: &str) -> Result<(), String> {
-    if text.is_empty() {
-        return Ok(());
-    }
+fn url(text: &str, query: bool) -> Result<(), String> {
     let expected = "invalid URL: expected http:// or https:// with a host";
     let uri: http::Uri = text.parse().map_err(|_| expected.to_owned())?;
     let authority = uri.authority().ok_or(expected)?;
@@ -210,10 +306,11 @@ fn url(text: &str) -> Result<(), String> {
     if port.contains(':') && authority.port_u16().is_none() {
         return Err("invalid URL: the port is not a number up to 65535".into());
     }
-    if text.contains(['?', '#']) {
-        return Err("invalid URL: it must not have a query or fragment".into());
+    if text.contains('#') || !query && text.contains('?') {
+        let what = if query { "a fragment" } else { "a query or fragment" };
+        return Err(format!("invalid URL: it must not have {what}"));
     }
-    Ok(())
+    text::no_credentials(text)
 }
 
 fn certificates(text: &str) -> Result<(), String> {

@@ -33,6 +33,15 @@ impl Path {
         dotted(&self.0)
     }
 
+    /// `a.b.[].c`: the same for every item of a list.
+    pub(crate) fn generic(&self) -> String {
+        let segs = self.0.iter().map(|seg| match seg {
+            Seg::Key(key) => key.as_str(),
+            Seg::Index(_) => "[]",
+        });
+        segs.collect::<Vec<_>>().join(".")
+    }
+
     /// `/a/b/0/c`
     pub(crate) fn pointer(&self) -> String {
         self.0.iter().fold(String::new(), |mut out, seg| {
@@ -80,9 +89,14 @@ pub(crate) enum Fault {
     Short(usize),
     Long(usize),
     ManyItems(usize),
-    OneOf(&'static [&'static str]),
+    FewItems(usize),
+    /// None of several JSON types.
+    Types(Vec<&'static str>),
+    OneOf(Vec<&'static str>),
     /// A rule about the content; the text follows the path.
     Rule(String),
+    /// A rule that a stored document may break.
+    Advice(String),
     /// The value fits the schema but not the field.
     Decode(String),
     /// The capability is not built.
@@ -116,8 +130,10 @@ impl Problem {
             Fault::Short(_) => format!("{path} must not be empty"),
             Fault::Long(max) => format!("{path} must have at most {max} characters"),
             Fault::ManyItems(max) => format!("{path} must list at most {max}"),
+            Fault::FewItems(min) => format!("{path} must list at least {min}"),
+            Fault::Types(types) => shape(format!("invalid type, expected {}", one_of(types))),
             Fault::NotSupported => format!("{path}: not supported yet"),
-            Fault::Rule(rule) => match self.path.0.split_last() {
+            Fault::Rule(rule) | Fault::Advice(rule) => match self.path.0.split_last() {
                 // The list is what users look for, so the item comes last.
                 Some((Seg::Index(index), list)) => {
                     format!("{} {rule} (item {})", dotted(list), index + 1)
@@ -153,8 +169,10 @@ impl Problem {
             Fault::Short(min) => schema(format!("value is shorter than {}", count(*min, "character"))),
             Fault::Long(max) => schema(format!("value is longer than {}", count(*max, "character"))),
             Fault::ManyItems(max) => schema(format!("value has more than {}", count(*max, "item"))),
+            Fault::FewItems(min) => schema(format!("value has fewer than {}", count(*min, "item"))),
+            Fault::Types(types) => schema(format!("value is not of type {}", one_of(types))),
             Fault::OneOf(names) => schema(format!("value is not {}", one_of(names))),
-            Fault::Rule(rule) => schema(rule.clone()),
+            Fault::Rule(rule) | Fault::Advice(rule) => schema(rule.clone()),
             Fault::Decode(text) => format!("cannot decode canonical document: {text} at `{pointer}`"),
             Fault::NotSupported => format!("{}: not supported yet", self.path.dotted()),
         }

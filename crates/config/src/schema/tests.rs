@@ -21,9 +21,10 @@ const TABLE: Fields = &[
 ];
 
 fn run(text: &str, nulls: Nulls) -> (Value, Vec<String>) {
-    let (value, problems) = check(TABLE, &parse_json(text).unwrap(), nulls);
-    let texts = problems.iter().map(Problem::resource_text).collect();
-    (value, texts)
+    let mode = if nulls == Nulls::Anywhere { Mode::Process } else { Mode::Strict };
+    let found = check(&Kind::Object(TABLE), &parse_json(text).unwrap(), nulls, mode);
+    let texts = found.problems.iter().map(Problem::resource_text).collect();
+    (found.document, texts)
 }
 
 #[test]
@@ -88,7 +89,6 @@ fn every_problem_is_reported_with_its_place() {
             r#"{"name":"x","rules":["a",""]}"#,
             "schema validation failed at `/rules/1`: value is shorter than 1 character",
         ),
-        (r#"{"name":"x","block":{"on":true},"limits":{"on":true}}"#, "limits: not supported yet"),
         ("[]", "schema validation failed at ``: value is not of type \"object\""),
     ];
     for (text, expected) in cases {
@@ -111,7 +111,14 @@ fn null_means_absent_only_where_it_may() {
 #[test]
 fn what_is_not_built_passes_while_it_is_off() {
     let off = r#"{"name":"x","limits":{"on":false,"note":" "},"block":{"note":"x"}}"#;
-    assert_eq!(run(off, Nulls::Never).1, [""; 0]);
+    assert_eq!(run(off, Nulls::Anywhere).1, [""; 0]);
+    let on = r#"{"name":"x","block":{"on":true},"limits":{"on":true}}"#;
+    assert_eq!(run(on, Nulls::Anywhere).1, ["limits: not supported yet"]);
+    // A resource is accepted, and told as not enforced.
+    for mode in [Mode::Strict, Mode::Lenient] {
+        let found = check(&Kind::Object(TABLE), &parse_json(on).unwrap(), Nulls::Never, mode);
+        assert_eq!((found.problems.len(), found.unenforced), (0, vec!["limits"]));
+    }
 }
 
 #[test]
@@ -129,7 +136,7 @@ fn lists_may_be_json_text() {
 fn masking_hides_secrets_only() {
     let text = r#"{"name":"x","key":"sk-1","extra":{"a":["sk-2",1],"b":{"c":"sk-3"}}}"#;
     let (mut value, _) = run(text, Nulls::Never);
-    mask(TABLE, &mut value);
+    mask(&Kind::Object(TABLE), &mut value);
     assert_eq!(value["key"], json!("***"));
     assert_eq!(value["extra"], json!({"a": ["***", 1], "b": {"c": "***"}}));
     assert_eq!(value["name"], json!("x"));
@@ -155,6 +162,23 @@ fn formats() {
         (F::LogFilter, "WARN"),
         (F::DeltaPath, "delta.reasoning.text"),
         (F::Certificates, " "),
+        (F::Name, "acme/gpt-4o *\u{e4}"),
+        (F::BaseUrl, " https://api.example.com/v1/ "),
+        (F::FullUrl, "https://x.example/mcp?team=1"),
+        (F::NoCredentials, "accounts.example.com"),
+        (F::HttpsOr(&["minio"]), "http://minio:9000/x"),
+        (F::HttpsOr(&["minio"]), "http://localhost"),
+        (F::SlsEndpoint, "http://mock-sls:80"),
+        (F::DatadogSite, "localhost:9"),
+        (F::HostPattern, "*.a.b"),
+        (F::OwnHeader, "x-caller"),
+        (F::ServerName, "_git_hub"),
+        (F::Segment, "legal-team.v2"),
+        (F::AppliesTo, "model:m:1"),
+        (F::TimeZone, "America/Argentina/Ushuaia"),
+        (F::Clock, "23:59"),
+        (F::EndClock, "24:00"),
+        (F::Date, "2028-02-29"),
     ];
     for (format, text) in good {
         assert_eq!(format.check(text), Ok(()), "{format:?} {text}");
@@ -189,7 +213,34 @@ fn formats() {
         (F::DeltaPath, "thoughts"),
         (F::DeltaPath, "delta..x"),
         (F::Certificates, "not a certificate"),
+        (F::Name, "left\u{200f}right"),
+        (F::BaseUrl, " "),
+        (F::BaseUrl, "https://x.example/a?b=c"),
+        (F::FullUrl, "https://x.example/#top"),
+        (F::FullUrl, "https://x.example/?API_KEY=abc"),
+        (F::NoCredentials, "https://u:p@x.example/"),
+        (F::HttpsOr(&["minio"]), "http://minio.evil.example/x"),
+        (F::HttpsOr(&["minio"]), "http://minio:x@evil.example"),
+        (F::SlsEndpoint, "CN.log.aliyuncs.com"),
+        (F::SlsEndpoint, ".aliyuncs.com"),
+        (F::DatadogSite, "datadoghq.com.evil.example"),
+        (F::HostPattern, "*.com"),
+        (F::HostPattern, "a..b"),
+        (F::HostPattern, "a:80"),
+        (F::OwnHeader, "X-Caller"),
+        (F::ServerName, "git__hub"),
+        (F::Segment, "a b"),
+        (F::AppliesTo, "modell"),
+        (F::TimeZone, "europe/berlin"),
+        (F::Clock, "24:00"),
+        (F::Clock, "9:00"),
+        (F::EndClock, "24:01"),
+        (F::Date, "2027-02-29"),
+        (F::Date, "2028-2-09"),
     ];
+    let long = "n".repeat(513);
+    assert!(F::Name.check(&long).is_err() && F::Name.check(&long[1..]).is_ok());
+
     for (format, text) in bad {
         let error = format.check(text).expect_err(text);
         // The reserved headers are known names and may be said.

@@ -86,7 +86,7 @@ impl FileStore {
         let (fingerprint, loaded) = attempt(&path, &env);
         let loaded = loaded?;
         let seen = Some(loaded.hash.clone());
-        let state = Arc::new(ConfigState::new(loaded));
+        let state = Arc::new(ConfigState::of_file(loaded));
         let store = Self { path, env, state: Arc::clone(&state), watch: Watch::new(fingerprint), seen };
         Ok((store, state))
     }
@@ -141,12 +141,12 @@ impl FileStore {
         }
         match loaded {
             Ok(loaded) => {
-                let set = self.state.apply(loaded);
+                let set = self.state.apply_file(loaded);
                 info!(resources = set.len(), generation = set.revision, "resources file reloaded");
                 Some(set)
             }
             Err(errors) => {
-                self.state.refuse(&errors);
+                self.state.refuse_file(&errors);
                 warn!("reload failed, keeping the previous configuration: {errors}");
                 None
             }

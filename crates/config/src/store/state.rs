@@ -1,122 +1,132 @@
 //! The configuration in force and how it came about.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
+use aisix_core::rows::{Image, RawRow};
 use arc_swap::ArcSwap;
-use serde::Serialize;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
+use tokio::sync::watch;
 
 use super::metrics::ConfigMetrics;
+use super::relations;
+use super::status::{Applied, ConfigStatus, Failure, LastReload, Rejected, SourceStatus, rfc3339};
+use super::table::{Counts, Step, Table, not_enforced};
 use crate::file::{ErrorKind, Loaded, Rejection, ResourceErrors};
-use crate::resource::{ApiKey, Kind, Model, ProviderKey, ResourceSet};
+use crate::resource::{Document, ResourceKind, ResourceSet, kind_of};
 
-/// The most rejections that are kept.
+/// The most rejections that are kept of a file.
 const MAX_REJECTIONS: usize = 256;
+/// What status says about a source that cannot be reached; the log says more.
+const UNREACHABLE: &str = "configuration source unreachable";
 
 /// The set in force and the status of its source. Reading the set takes no lock.
-#[derive(Debug)]
 pub struct ConfigState {
     current: ArcSwap<ResourceSet>,
     book: Mutex<Book>,
+    /// The revision up to which the gateway acts.
+    acting: watch::Sender<u64>,
 }
 
-#[derive(Debug)]
+impl fmt::Debug for ConfigState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConfigState").field("current", &self.current).finish_non_exhaustive()
+    }
+}
+
+/// Where the resources come from.
+enum Origin {
+    File {
+        hash: String,
+        config_hash: String,
+        rejected: Vec<Rejected>,
+        unenforced: BTreeMap<(&'static str, Option<&'static str>), usize>,
+    },
+    Store {
+        /// `etcd` or `embedded`.
+        kind: &'static str,
+        table: Table,
+        connected: bool,
+        from_cache: bool,
+        observed_revision: Option<u64>,
+        /// When nothing newer was known to exist.
+        confirmed: Option<(Instant, SystemTime)>,
+    },
+}
+
 struct Book {
-    source_hash: String,
-    observed_at: SystemTime,
-    config_hash: String,
+    origin: Origin,
+    observed_at: Option<SystemTime>,
     previous_hash: Option<String>,
+    /// The hash that the last scrape of a store told.
+    told_hash: Option<String>,
     apply_seq: u64,
-    applied_at: SystemTime,
-    counts: BTreeMap<&'static str, usize>,
-    last_reload: (bool, SystemTime),
-    last_success: SystemTime,
+    applied_at: Option<SystemTime>,
+    last_reload: Option<(bool, SystemTime)>,
+    last_success: Option<SystemTime>,
     last_failure: Option<Failure>,
-    rejected: Vec<Rejected>,
     reloads: u64,
+    /// By `fetch`, `parse` and `validate`.
     failures: [u64; 3],
-    /// Collections that have ever had a rejection: their gauges return to 0.
+    /// Kinds that have ever been counted: their gauges return to 0.
     kinds: BTreeSet<&'static str>,
 }
 
-/// The JSON of `/status/config`.
-#[derive(Clone, Debug, Serialize)]
-pub struct ConfigStatus {
-    /// `synced`, `empty` or `out_of_sync`.
-    pub state: &'static str,
-    source: SourceStatus,
-    applied: Applied,
-    last_reload: LastReload,
-    last_failure: Option<Failure>,
-    rejected: Vec<Rejected>,
-    partially_compatible: [(); 0],
-}
-
-#[derive(Clone, Debug, Serialize)]
-struct SourceStatus {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    source_hash: String,
-    observed_at: String,
-}
-
-#[derive(Clone, Debug, Serialize)]
-struct Applied {
-    config_hash: String,
-    apply_seq: u64,
-    applied_at: String,
-    resource_counts: BTreeMap<&'static str, usize>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-struct LastReload {
-    successful: bool,
-    at: String,
-}
-
-#[derive(Clone, Debug, Serialize)]
-struct Failure {
-    at: String,
-    last_error_kind: ErrorKind,
-    last_error: String,
-}
-
-#[derive(Clone, Debug, Serialize)]
-struct Rejected {
-    resource_kind: &'static str,
-    resource_id: String,
-    last_error_kind: ErrorKind,
-    last_error: String,
-    first_seen_at: String,
-    last_seen_at: String,
+/// How current a followed store is known to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Freshness {
+    /// The highest applied revision; 0 before the first.
+    pub revision: u64,
+    /// Seconds since nothing newer was known to exist; `None` before the first time.
+    pub age_seconds: Option<u64>,
 }
 
 impl ConfigState {
-    /// The state after the first load.
-    pub(super) fn new(loaded: Loaded) -> Self {
-        let now = SystemTime::now();
+    fn with(origin: Origin) -> Self {
         Self {
+            current: ArcSwap::default(),
             book: Mutex::new(Book {
-                source_hash: loaded.hash.clone(),
-                observed_at: now,
-                config_hash: loaded.hash,
+                origin,
+                observed_at: None,
                 previous_hash: None,
-                apply_seq: 1,
-                applied_at: now,
-                counts: counts(&loaded.set),
-                last_reload: (true, now),
-                last_success: now,
+                told_hash: None,
+                apply_seq: 0,
+                applied_at: None,
+                last_reload: None,
+                last_success: None,
                 last_failure: None,
-                rejected: Vec::new(),
-                reloads: 1,
+                reloads: 0,
                 failures: [0; 3],
                 kinds: BTreeSet::new(),
             }),
-            current: ArcSwap::from_pointee(loaded.set),
+            acting: watch::Sender::new(0),
         }
+    }
+
+    /// The state after the first load of a file.
+    pub(super) fn of_file(loaded: Loaded) -> Self {
+        let state = Self::with(Origin::File {
+            hash: String::new(),
+            config_hash: String::new(),
+            rejected: Vec::new(),
+            unenforced: BTreeMap::new(),
+        });
+        state.apply_file(loaded);
+        state
+    }
+
+    /// The state of a store that has not been read. `prefix` is what stands
+    /// before its keys.
+    pub fn of_store(kind: &'static str, prefix: &str) -> Self {
+        Self::with(Origin::Store {
+            kind,
+            table: Table::new(prefix.to_owned()),
+            connected: false,
+            from_cache: false,
+            observed_revision: None,
+            confirmed: None,
+        })
     }
 
     /// The set in force.
@@ -124,98 +134,306 @@ impl ConfigState {
         self.current.load_full()
     }
 
-    /// Puts a new set in force, as the next generation.
-    pub(super) fn apply(&self, loaded: Loaded) -> Arc<ResourceSet> {
+    /// Whether any configuration was ever applied.
+    pub fn is_loaded(&self) -> bool {
+        self.book().applied_at.is_some()
+    }
+
+    /// How current the configuration is; `None` where that is not followed.
+    pub fn freshness(&self) -> Option<Freshness> {
+        match &self.book().origin {
+            Origin::File { .. } => None,
+            Origin::Store { confirmed, .. } => Some(Freshness {
+                revision: self.current.load().revision,
+                age_seconds: confirmed.map(|(at, _)| at.elapsed().as_secs()),
+            }),
+        }
+    }
+
+    /// Whether resources can only be changed in their file.
+    pub fn is_file(&self) -> bool {
+        matches!(self.book().origin, Origin::File { .. })
+    }
+
+    /// Waits until the gateway acts on a revision of its store.
+    pub async fn reached(&self, revision: u64) {
+        let mut acting = self.acting.subscribe();
+        // The sender lives as long as this.
+        let _ = acting.wait_for(|acting| *acting >= revision).await;
+    }
+
+    /// Tells those who wait.
+    pub(super) fn act(&self, revision: u64) {
+        self.acting.send_replace(revision);
+    }
+
+    /// Changes with everything that is applied.
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.acting.subscribe()
+    }
+
+    /// Puts a new file in force, as the next generation.
+    pub(super) fn apply_file(&self, mut loaded: Loaded) -> Arc<ResourceSet> {
         let now = SystemTime::now();
         let mut book = self.book();
-        let mut set = loaded.set;
-        set.set_revision(self.current.load().revision + 1);
-        let set = Arc::new(set);
-        self.current.store(Arc::clone(&set));
-        if book.config_hash != loaded.hash {
-            book.previous_hash = Some(std::mem::replace(&mut book.config_hash, loaded.hash.clone()));
-            book.apply_seq += 1;
-            book.applied_at = now;
+        if let Origin::File { hash, config_hash, rejected, unenforced } = &mut book.origin {
+            loaded.set.set_revision(self.current.load().revision + 1);
+            let changed = *config_hash != loaded.hash;
+            let previous = std::mem::replace(config_hash, loaded.hash.clone());
+            *hash = loaded.hash;
+            rejected.clear();
+            *unenforced = loaded.unenforced;
+            if changed {
+                book.previous_hash = Some(previous).filter(|hash| !hash.is_empty());
+                book.apply_seq += 1;
+                book.applied_at = Some(now);
+            }
         }
-        book.source_hash = loaded.hash;
-        book.observed_at = now;
-        book.counts = counts(&set);
-        book.last_reload = (true, now);
-        book.last_success = now;
-        book.rejected.clear();
+        book.observed_at = Some(now);
         book.reloads += 1;
+        book.last_reload = Some((true, now));
+        book.last_success = Some(now);
+        let set = Arc::new(loaded.set);
+        self.current.store(Arc::clone(&set));
         set
     }
 
-    /// Notes a reload that was refused; the set in force stays.
-    pub(super) fn refuse(&self, errors: &ResourceErrors) {
+    /// Notes that a file was refused; what is in force stays.
+    pub(super) fn refuse_file(&self, errors: &ResourceErrors) {
         let now = SystemTime::now();
-        let at = rfc3339(now);
         let mut book = self.book();
         book.reloads += 1;
-        book.last_reload = (false, now);
-        match errors.hash() {
-            None => {
-                book.failures[0] += 1;
-                book.last_failure = Some(Failure {
-                    at,
-                    last_error_kind: ErrorKind::Fetch,
-                    last_error: "configuration source unreachable".into(),
-                });
-            }
-            Some(hash) => {
-                book.source_hash = hash.to_owned();
-                book.observed_at = now;
-                book.reject(errors.rejections(), &at);
-            }
+        book.last_reload = Some((false, now));
+        let Some(new_hash) = errors.hash() else {
+            book.failures[0] += 1;
+            book.fail(ErrorKind::Fetch, UNREACHABLE, now);
+            return;
+        };
+        let kinds = errors.rejections().iter().map(|row| row.kind);
+        book.kinds.extend(kinds);
+        book.count_failures(errors.rejections().iter().map(|row| row.error));
+        if let Some(row) = errors.rejections().last() {
+            book.fail(row.error, &row.message, now);
         }
+        book.observed_at = Some(now);
+        if let Origin::File { hash, rejected, .. } = &mut book.origin {
+            *hash = new_hash.to_owned();
+            let newest = errors.rejections().len().saturating_sub(MAX_REJECTIONS);
+            let rows = &errors.rejections()[newest..];
+            let mut told: Vec<_> = rows.iter().map(|row| told(row, rejected, now)).collect();
+            told.sort_by(|a, b| (&a.resource_kind, &a.resource_id).cmp(&(&b.resource_kind, &b.resource_id)));
+            *rejected = told;
+        }
+    }
+
+    /// Takes a step of a store. The set that is in force then, if it is new.
+    pub(super) fn step(
+        &self,
+        revision: u64,
+        from: From,
+        take: impl FnOnce(&mut Table, &mut ResourceSet) -> Step,
+    ) -> Option<Arc<ResourceSet>> {
+        let now = SystemTime::now();
+        let mut set = ResourceSet::clone(&self.current.load());
+        let mut book = self.book();
+        let first = book.applied_at.is_none();
+        let Origin::Store { table, connected, from_cache, observed_revision, confirmed, .. } =
+            &mut book.origin
+        else {
+            return None;
+        };
+        // Hashing everything at each step would make writes as slow as there are rows.
+        let step = take(table, &mut set);
+        *connected = from != From::Cache;
+        *from_cache = from == From::Cache;
+        *observed_revision = Some(revision);
+        if from != From::Cache {
+            *confirmed = Some((Instant::now(), now));
+        }
+        let clean = !table.has_refusals();
+        let counts = table.counts();
+        book.kinds.extend(counts.rejected.keys().chain(counts.stale.keys()).chain(counts.partial.keys()));
+        book.observed_at = Some(now);
+        if from != From::Watch {
+            book.reloads += 1;
+            book.count_failures(step.refusals.iter().map(|refusal| refusal.error));
+        }
+        book.last_reload = Some((clean, now));
+        if clean {
+            book.last_success = Some(now);
+        }
+        for refusal in &step.refusals {
+            tracing::warn!(kind = refusal.kind, id = refusal.id, "document refused: {}", refusal.message);
+            book.fail(refusal.error, &refusal.message, now);
+        }
+        if step.changed || first {
+            book.apply_seq += 1;
+            book.applied_at = Some(now);
+        }
+        set.revision = revision;
+        let set = Arc::new(set);
+        self.current.store(Arc::clone(&set));
+        (step.touched || first).then_some(set)
+    }
+
+    /// The store holds nothing beyond the revision.
+    pub(super) fn confirm(&self, revision: u64) {
+        let mut book = self.book();
+        if let Origin::Store { connected, confirmed, observed_revision, .. } = &mut book.origin {
+            *connected = true;
+            *confirmed = Some((Instant::now(), SystemTime::now()));
+            *observed_revision = Some(revision);
+        }
+    }
+
+    /// The store is not reached.
+    pub(super) fn lost(&self) {
+        let now = SystemTime::now();
+        let mut book = self.book();
+        if let Origin::Store { connected, .. } = &mut book.origin {
+            *connected = false;
+        }
+        book.reloads += 1;
+        book.failures[0] += 1;
+        book.last_reload = Some((false, now));
+        book.fail(ErrorKind::Fetch, UNREACHABLE, now);
+    }
+
+    /// Everything a start without the store needs.
+    pub fn image(&self) -> Option<Image> {
+        let revision = self.current.load().revision;
+        match &self.book().origin {
+            Origin::Store { table, .. } => Some(table.image(revision)),
+            Origin::File { .. } => None,
+        }
+    }
+
+    /// A document as the store holds it, and its revision.
+    pub(crate) fn newest(&self, key: &str) -> Option<RawRow> {
+        match &self.book().origin {
+            Origin::Store { table, .. } => table.newest(key).cloned(),
+            Origin::File { .. } => None,
+        }
+    }
+
+    /// Every document that is served, with its secrets, and the revision they
+    /// are as of; `None` when a file is their source.
+    pub(crate) fn documents(&self) -> Option<(Vec<Document>, u64)> {
+        let book = self.book();
+        let Origin::Store { table, .. } = &book.origin else { return None };
+        let revision = self.current.load().revision;
+        Some((table.served().filter_map(document).collect(), revision))
     }
 
     /// The JSON of `/status/config`.
     pub fn status(&self) -> ConfigStatus {
-        let book = self.book();
-        let state = if !book.rejected.is_empty() {
-            "out_of_sync"
-        } else if book.counts.is_empty() {
-            "empty"
-        } else {
-            "synced"
+        let set = self.current();
+        let (conflicts, dangling) = relations::report(&set);
+        let mut book = self.book();
+        let book = &mut *book;
+        let loaded = book.applied_at.is_some();
+        let seen = book.observed_at.is_some();
+        let now = SystemTime::now();
+        let (source, config_hash, rejected, partial, not_enforced) = match &mut book.origin {
+            Origin::File { hash, config_hash, rejected, unenforced } => {
+                let source = SourceStatus {
+                    kind: "file",
+                    connected: None,
+                    observed_revision: None,
+                    source_hash: Some(hash.clone()),
+                    observed_at: book.observed_at.map(rfc3339),
+                    confirmed_at: None,
+                    from_cache: false,
+                };
+                let fields =
+                    unenforced.iter().filter_map(|((kind, field), count)| Some(((*kind, (*field)?), *count)));
+                let fields = fields.flat_map(|(field, count)| std::iter::repeat_n(field, count));
+                let not_enforced = not_enforced(&set, fields);
+                (source, config_hash.clone(), rejected.clone(), Vec::new(), not_enforced)
+            }
+            Origin::Store { kind, table, connected, from_cache, observed_revision, confirmed } => {
+                let hashes = table.hashes();
+                let source = SourceStatus {
+                    kind,
+                    connected: Some(*connected),
+                    observed_revision: *observed_revision,
+                    source_hash: seen.then_some(hashes.source),
+                    observed_at: book.observed_at.map(rfc3339),
+                    confirmed_at: confirmed.map(|(_, at)| rfc3339(at)),
+                    from_cache: *from_cache,
+                };
+                let partial = table.partially_compatible();
+                (source, hashes.config, table.rejected(now), partial, table.not_enforced(&set))
+            }
+        };
+        let file = source.kind == "file";
+        let state = match (loaded, rejected.is_empty(), set.is_empty()) {
+            (false, ..) => "never_loaded",
+            (_, false, empty) if file || empty => "out_of_sync",
+            (_, false, _) => "degraded",
+            (_, _, true) => "empty",
+            _ => "synced",
         };
         ConfigStatus {
             state,
-            source: SourceStatus {
-                kind: "file",
-                source_hash: book.source_hash.clone(),
-                observed_at: rfc3339(book.observed_at),
-            },
-            applied: Applied {
-                config_hash: book.config_hash.clone(),
+            source,
+            applied: book.applied_at.map(|at| Applied {
+                applied_revision: (!file).then_some(set.revision),
+                config_hash,
                 apply_seq: book.apply_seq,
-                applied_at: rfc3339(book.applied_at),
-                resource_counts: book.counts.clone(),
-            },
-            last_reload: LastReload { successful: book.last_reload.0, at: rfc3339(book.last_reload.1) },
+                applied_at: rfc3339(at),
+                resource_counts: set.counts(),
+            }),
+            last_reload: book.last_reload.map(|(successful, at)| LastReload { successful, at: rfc3339(at) }),
             last_failure: book.last_failure.clone(),
-            rejected: book.rejected.clone(),
-            partially_compatible: [],
+            rejected,
+            partially_compatible: partial,
+            not_enforced,
+            conflicts,
+            dangling,
         }
     }
 
     /// The numbers of the `aisix_config_*` series.
     pub fn metrics(&self) -> ConfigMetrics {
-        let book = self.book();
-        let mut rejected: BTreeMap<_, u64> = book.kinds.iter().map(|kind| (*kind, 0)).collect();
-        for row in &book.rejected {
-            *rejected.entry(row.resource_kind).or_default() += 1;
+        let applied_revision = self.current.load().revision;
+        let mut book = self.book();
+        let book = &mut *book;
+        let zero = || book.kinds.iter().map(|kind| (*kind, 0)).collect::<BTreeMap<_, u64>>();
+        let mut counts = Counts { rejected: zero(), stale: zero(), partial: zero() };
+        let (config_hash, followed) = match &mut book.origin {
+            Origin::File { config_hash, rejected, .. } => {
+                for row in rejected.iter() {
+                    let kind = kind_of(&row.resource_kind).map_or("", |kind| kind.name);
+                    *counts.rejected.entry(kind).or_default() += 1;
+                }
+                (Some(config_hash.clone()), None)
+            }
+            Origin::Store { table, connected, observed_revision, .. } => {
+                let own = table.counts();
+                counts.rejected.extend(own.rejected);
+                counts.stale.extend(own.stale);
+                counts.partial.extend(own.partial);
+                let hash = book.applied_at.is_some().then(|| table.hashes().config);
+                (hash, Some((*connected, observed_revision.unwrap_or(0), applied_revision)))
+            }
+        };
+        if let Origin::Store { .. } = book.origin
+            && book.told_hash != config_hash
+        {
+            book.previous_hash = std::mem::replace(&mut book.told_hash, config_hash.clone());
         }
-        let epoch = book.last_success.duration_since(SystemTime::UNIX_EPOCH);
+        let since_epoch = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         ConfigMetrics {
-            last_reload_successful: book.last_reload.0,
-            last_reload_success_timestamp_seconds: epoch.map_or(0, |age| age.as_secs()),
+            last_reload_successful: book.last_reload.is_some_and(|(successful, _)| successful),
+            last_reload_success_timestamp_seconds: book.last_success.map(|at| since_epoch(at).as_secs()),
             reloads: book.reloads,
             reload_failures: ["fetch", "parse", "validate"].into_iter().zip(book.failures).collect(),
-            rejected_resources: rejected,
-            config_hash: book.config_hash.clone(),
+            rejected_resources: counts.rejected,
+            partially_compatible_resources: counts.partial,
+            stale_served_resources: counts.stale,
+            followed,
+            config_hash,
             previous_config_hash: book.previous_hash.clone(),
         }
     }
@@ -227,57 +445,50 @@ impl ConfigState {
     }
 }
 
+/// What a step comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum From {
+    Cache,
+    List,
+    Watch,
+}
+
 impl Book {
-    fn reject(&mut self, rejections: &[Rejection], at: &str) {
-        let parse = |row: &Rejection| row.error != ErrorKind::Schema;
-        self.failures[1] += u64::from(rejections.iter().any(parse));
-        self.failures[2] += u64::from(rejections.iter().any(|row| !parse(row)));
-        self.kinds.extend(rejections.iter().map(|row| row.kind));
-        self.last_failure = rejections.last().map(|row| Failure {
-            at: at.to_owned(),
-            last_error_kind: row.error,
-            last_error: row.message.clone(),
-        });
-        let newest = rejections.len().saturating_sub(MAX_REJECTIONS);
-        let mut rejected: Vec<_> =
-            rejections[newest..].iter().map(|row| self.rejected_row(row, at)).collect();
-        rejected.sort_by(|a, b| (a.resource_kind, &a.resource_id).cmp(&(b.resource_kind, &b.resource_id)));
-        self.rejected = rejected;
+    fn fail(&mut self, error: ErrorKind, text: &str, at: SystemTime) {
+        self.last_failure =
+            Some(Failure { at: rfc3339(at), last_error_kind: error, last_error: text.to_owned() });
     }
 
-    fn rejected_row(&self, row: &Rejection, at: &str) -> Rejected {
-        let known = self.rejected.iter().find(|known| {
-            known.resource_kind == row.kind
-                && known.resource_id == row.id
-                && (!row.id.is_empty() || known.last_error == row.message)
-        });
-        Rejected {
-            resource_kind: row.kind,
-            resource_id: row.id.clone(),
-            last_error_kind: row.error,
-            last_error: row.message.clone(),
-            first_seen_at: known.map_or_else(|| at.to_owned(), |known| known.first_seen_at.clone()),
-            last_seen_at: at.to_owned(),
-        }
+    /// Each present reason counts once.
+    fn count_failures(&mut self, errors: impl Iterator<Item = ErrorKind> + Clone) {
+        let parse = |error: &ErrorKind| matches!(error, ErrorKind::NonJson | ErrorKind::Parse);
+        self.failures[1] += u64::from(errors.clone().any(|error| parse(&error)));
+        self.failures[2] += u64::from(errors.clone().any(|error| !parse(&error)));
     }
 }
 
-fn counts(set: &ResourceSet) -> BTreeMap<&'static str, usize> {
-    let counts = [
-        (ProviderKey::NAME, set.provider_keys.len()),
-        (Model::NAME, set.models.len()),
-        (ApiKey::NAME, set.api_keys.len()),
-    ];
-    counts.into_iter().filter(|(_, count)| *count > 0).collect()
+fn told(row: &Rejection, known: &[Rejected], now: SystemTime) -> Rejected {
+    let known = known.iter().find(|known| {
+        known.resource_kind == row.kind
+            && known.resource_id == row.id
+            && (!row.id.is_empty() || known.last_error == row.message)
+    });
+    Rejected {
+        resource_kind: row.kind.to_owned(),
+        resource_id: row.id.clone(),
+        last_error_kind: row.error,
+        last_error: row.message.clone(),
+        first_seen_at: known.map_or_else(|| rfc3339(now), |known| known.first_seen_at.clone()),
+        last_seen_at: rfc3339(now),
+        serving_stale_since: None,
+        serving_stale_age_seconds: None,
+    }
 }
 
-/// RFC 3339 in UTC, whole seconds.
-fn rfc3339(at: SystemTime) -> String {
-    let seconds = at
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |age| age.as_secs().try_into().unwrap_or(i64::MAX));
-    OffsetDateTime::from_unix_timestamp(seconds)
-        .ok()
-        .and_then(|time| time.format(&Rfc3339).ok())
-        .unwrap_or_default()
+/// A stored row as a document; `None` when it is none.
+fn document(row: &RawRow) -> Option<Document> {
+    let (kind, id) = row.key.split_once('/')?;
+    let kind: &'static ResourceKind = kind_of(kind)?;
+    let (value, _) = super::table::read(kind, &row.value).ok()?;
+    Some(Document { kind, id: id.to_owned(), value })
 }

@@ -61,6 +61,35 @@ impl Node {
         Self { origin, data }
     }
 
+    /// A node of a plain JSON value.
+    pub(crate) fn of_json(value: serde_json::Value) -> Self {
+        use serde_json::Value;
+        let data = match value {
+            Value::Null => Data::Null,
+            Value::Bool(flag) => Data::Bool(flag),
+            Value::Number(number) => Data::Number(number),
+            Value::String(text) => Data::String(text),
+            Value::Array(items) => Data::Seq(items.into_iter().map(Self::of_json).collect()),
+            Value::Object(members) => {
+                Data::Map(members.into_iter().map(|(key, value)| (key, Self::of_json(value))).collect())
+            }
+        };
+        Self::new(Origin::Unknown, data)
+    }
+
+    /// The JSON type, as schema messages name it.
+    pub(crate) fn json_type(&self) -> &'static str {
+        match &self.data {
+            Data::Null => "null",
+            Data::Bool(_) => "boolean",
+            Data::Number(number) if number.is_f64() => "number",
+            Data::Number(_) => "integer",
+            Data::String(_) => "string",
+            Data::Seq(_) => "array",
+            Data::Map(_) => "object",
+        }
+    }
+
     pub(crate) fn is_null(&self) -> bool {
         matches!(self.data, Data::Null)
     }

@@ -110,7 +110,7 @@ impl Reply {
     /// The models a caller may use.
     pub(crate) fn models(snapshot: &Snapshot, caller: &Caller) -> Self {
         let data: Vec<_> = snapshot
-            .listing
+            .listing()
             .iter()
             .filter(|model| caller.key.may_use(&model.id))
             .map(|model| {

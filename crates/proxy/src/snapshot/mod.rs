@@ -12,7 +12,7 @@ use std::{
 };
 
 use aisix_config::{ApiKey, Model, ResourceSet, Stored};
-use aisix_core::{Capture, Glob};
+use aisix_core::{Capture, Error, Glob, Reason};
 use aisix_policy::identity::{Entry, Key, KeyTable};
 use aisix_telemetry::{CallerId, CallerLabels, HealthTable, ModelId, Telemetry};
 use foldhash::HashMap;
@@ -34,10 +34,12 @@ pub(crate) type Caller = Arc<Entry<CallerFacts>>;
 
 /// A model that callers can name.
 pub(crate) struct ModelEntry {
+    pub(crate) id: Arc<str>,
     pub(crate) label: ModelId,
     /// Networks that may use it; `None` means all.
     pub(crate) allowed: Option<Vec<IpNet>>,
-    pub(crate) target: Arc<Target>,
+    /// What it stands for, or why requests cannot be answered.
+    pub(crate) target: Result<Arc<Target>, Error>,
 }
 
 impl ModelEntry {
@@ -49,6 +51,10 @@ impl ModelEntry {
             Some(nets) => client.is_some_and(|ip| nets.iter().any(|net| net.contains(&ip))),
         }
     }
+
+    fn upstream_model(&self, capture: Capture<'_>) -> String {
+        self.target.as_ref().map(|target| target.upstream_model(capture)).unwrap_or_default()
+    }
 }
 
 /// A row of `GET /v1/models`.
@@ -59,11 +65,19 @@ pub(crate) struct Listed {
 
 /// A configuration in force.
 pub struct Snapshot {
-    pub(crate) keys: KeyTable<CallerFacts>,
-    pub(crate) listing: Vec<Listed>,
+    pub(crate) keys: Arc<KeyTable<CallerFacts>>,
     /// Unix seconds at which this configuration came into force.
     pub(crate) since: u64,
-    models: HashMap<String, Arc<ModelEntry>>,
+    models: Arc<Models>,
+    /// What it was compiled from: whatever is still the same is taken over
+    /// from here by the next one.
+    resources: ResourceSet,
+}
+
+/// The models of a configuration.
+struct Models {
+    listing: Vec<Listed>,
+    by_name: HashMap<String, Arc<ModelEntry>>,
     /// Most specific pattern first.
     wildcards: Vec<(Glob, Arc<ModelEntry>)>,
 }
@@ -71,67 +85,153 @@ pub struct Snapshot {
 impl Snapshot {
     /// Resolves references, compiles patterns and connects models to their
     /// health and metric labels.
-    pub fn compile(resources: &ResourceSet, telemetry: &Telemetry, health: &HealthTable) -> Self {
-        let mut stored: Vec<&Stored<Model>> = resources.models.iter().collect();
-        // Of two models with one name the lowest id wins.
-        stored.sort_by(|a, b| a.id.cmp(&b.id));
+    pub fn compile(
+        resources: &ResourceSet,
+        telemetry: &Telemetry,
+        health: &HealthTable,
+        previous: Option<&Self>,
+    ) -> Self {
+        let unchanged = previous.filter(|previous| {
+            previous.resources.models().same(resources.models())
+                && previous.resources.provider_keys().same(resources.provider_keys())
+        });
+        let models = match unchanged {
+            Some(previous) => Arc::clone(&previous.models),
+            None => Arc::new(Models::compile(resources, telemetry, health, previous)),
+        };
+        let keys = match previous.filter(|it| it.resources.api_keys().same(resources.api_keys())) {
+            Some(previous) => Arc::clone(&previous.keys),
+            None => {
+                let callers = resources.api_keys().iter().map(|key| compile_key(key, telemetry, previous));
+                Arc::new(KeyTable::new(callers))
+            }
+        };
+        Self {
+            keys,
+            since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs()),
+            models,
+            resources: resources.clone(),
+        }
+    }
+
+    /// The rows of `GET /v1/models`.
+    pub(crate) fn listing(&self) -> &[Listed] {
+        &self.models.listing
+    }
+
+    /// Finds the model of a name: the exact one, else the most specific
+    /// wildcard. Also gives the upstream model that the name stands for.
+    pub(crate) fn resolve(&self, name: &str) -> Option<(&Arc<ModelEntry>, String)> {
+        if let Some(entry) = self.models.by_name.get(name) {
+            return Some((entry, entry.upstream_model(Capture::Exact)));
+        }
+        self.models.wildcards.iter().find_map(|(glob, entry)| {
+            let capture = glob.capture(name)?;
+            Some((entry, entry.upstream_model(capture)))
+        })
+    }
+}
+
+impl Models {
+    fn compile(
+        resources: &ResourceSet,
+        telemetry: &Telemetry,
+        health: &HealthTable,
+        previous: Option<&Snapshot>,
+    ) -> Self {
         let mut by_name: BTreeMap<&str, Arc<ModelEntry>> = BTreeMap::new();
-        let mut deployments = Vec::new();
-        for model in &stored {
+        // Ordered by id: of two models with one name the lowest id wins.
+        for model in resources.models().iter() {
             by_name.entry(&model.value.display_name).or_insert_with(|| {
-                let target = Target::compile(model, &resources.provider_keys, telemetry, health);
-                deployments.push((target.label, target.health.clone()));
-                Arc::new(ModelEntry {
-                    label: telemetry.model(&model.value.display_name),
-                    allowed: (!model.value.allowed_cidrs.is_empty())
-                        .then(|| model.value.allowed_cidrs.clone()),
-                    target: Arc::new(target),
-                })
+                previous
+                    .and_then(|previous| previous.entry_of(model, resources))
+                    .unwrap_or_else(|| Arc::new(compile_model(model, resources, telemetry, health)))
             });
         }
-        telemetry.set_deployments(deployments);
-        let ids: HashSet<&str> = stored.iter().map(|model| &*model.id).collect();
-        health.retain(&ids);
+        let targets = by_name.values().filter_map(|entry| entry.target.as_ref().ok());
+        telemetry.set_deployments(targets.map(|target| (target.label, target.health.clone())).collect());
+        health.retain(&resources.models().iter().map(|model| &*model.id).collect::<HashSet<_>>());
 
         let listing = by_name
             .iter()
             .filter(|(name, _)| !name.contains('*'))
             .map(|(name, entry)| Listed {
                 id: (*name).to_owned(),
-                owned_by: entry.target.provider.to_string(),
+                owned_by: entry.target.as_ref().map_or("aisix", |target| &target.provider).to_owned(),
             })
             .collect();
         let mut wildcards: Vec<(Glob, Arc<ModelEntry>)> = by_name
             .iter()
+            .filter(|(_, entry)| entry.target.is_ok())
             .map(|(name, entry)| (Glob::new(name), entry.clone()))
             .filter(|(glob, _)| glob.is_wildcard())
             .collect();
-        wildcards.sort_by(|(a, x), (b, y)| {
-            b.literal_len().cmp(&a.literal_len()).then_with(|| x.target.id.cmp(&y.target.id))
-        });
-        Self {
-            keys: KeyTable::new(resources.api_keys.iter().map(|key| compile_key(key, telemetry))),
-            listing,
-            since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs()),
-            models: by_name.into_iter().map(|(name, entry)| (name.to_owned(), entry)).collect(),
-            wildcards,
-        }
-    }
-
-    /// Finds the model of a name: the exact one, else the most specific
-    /// wildcard. Also gives the upstream model that the name stands for.
-    pub(crate) fn resolve(&self, name: &str) -> Option<(&Arc<ModelEntry>, String)> {
-        if let Some(entry) = self.models.get(name) {
-            return Some((entry, entry.target.upstream_model(Capture::Exact)));
-        }
-        self.wildcards.iter().find_map(|(glob, entry)| {
-            let capture = glob.capture(name)?;
-            Some((entry, entry.target.upstream_model(capture)))
-        })
+        wildcards
+            .sort_by(|(a, x), (b, y)| b.literal_len().cmp(&a.literal_len()).then_with(|| x.id.cmp(&y.id)));
+        let by_name = by_name.into_iter().map(|(name, entry)| (name.to_owned(), entry)).collect();
+        Self { listing, by_name, wildcards }
     }
 }
 
-fn compile_key(stored: &Stored<ApiKey>, telemetry: &Telemetry) -> Entry<CallerFacts> {
+impl Snapshot {
+    /// The entry of a model, if nothing that it was made of has changed.
+    fn entry_of(&self, model: &Arc<Stored<Model>>, resources: &ResourceSet) -> Option<Arc<ModelEntry>> {
+        let same =
+            |id: &str| match (self.resources.provider_keys().get(id), resources.provider_keys().get(id)) {
+                (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+                (None, None) => true,
+                _ => false,
+            };
+        let old = self.resources.models().get(&model.id)?;
+        if !Arc::ptr_eq(old, model) || !model.value.direct().is_none_or(|direct| same(direct.provider_key_id))
+        {
+            return None;
+        }
+        let entry = self.models.by_name.get(&model.value.display_name)?;
+        (entry.id == model.id).then(|| entry.clone())
+    }
+
+    /// The caller of a key, if the key has not changed.
+    fn caller_of(&self, key: &Arc<Stored<ApiKey>>) -> Option<Caller> {
+        let old = self.resources.api_keys().get(&key.id).filter(|old| Arc::ptr_eq(old, key))?;
+        self.keys.get(&parse_digest(&old.value.key_hash)).filter(|entry| entry.key.id == key.id).cloned()
+    }
+}
+
+fn compile_model(
+    model: &Stored<Model>,
+    resources: &ResourceSet,
+    telemetry: &Telemetry,
+    health: &HealthTable,
+) -> ModelEntry {
+    let value = &model.value;
+    let target = match value.direct() {
+        Some(direct) => {
+            let key = resources.provider_keys().get(direct.provider_key_id);
+            let key = key.map(|key| &**key);
+            Ok(Arc::new(Target::compile(model, direct, key, telemetry, health)))
+        }
+        None => {
+            let text = format!(
+                "model \"{}\" is of the kind `{}`, which is not served yet",
+                value.display_name,
+                value.shape()
+            );
+            Err(Error::new(Reason::ProviderUnavailable, text))
+        }
+    };
+    ModelEntry {
+        id: model.id.clone(),
+        label: telemetry.model(&value.display_name),
+        allowed: value.allowed_cidrs.clone(),
+        target,
+    }
+}
+
+fn compile_key(stored: &Arc<Stored<ApiKey>>, telemetry: &Telemetry, previous: Option<&Snapshot>) -> Caller {
+    if let Some(caller) = previous.and_then(|previous| previous.caller_of(stored)) {
+        return caller;
+    }
     let key = &stored.value;
     let label = telemetry.caller(CallerLabels {
         api_key_id: &stored.id,
@@ -139,10 +239,11 @@ fn compile_key(stored: &Stored<ApiKey>, telemetry: &Telemetry) -> Entry<CallerFa
         user_id: key.user_id.as_deref(),
         user_name: key.user_name.as_deref(),
     });
-    Entry {
+    Arc::new(Entry {
         key: Key {
             id: stored.id.clone(),
             digest: parse_digest(&key.key_hash),
+            previous: key.previous_key_hash.as_deref().map(parse_digest).zip(key.previous_key_expires_at),
             allowed_models: key.allowed_models.iter().map(|pattern| Glob::new(pattern)).collect(),
             expires_at: key.expires_at,
             disabled: key.disabled,
@@ -153,7 +254,7 @@ fn compile_key(stored: &Stored<ApiKey>, telemetry: &Telemetry) -> Entry<CallerFa
             team_id: key.team_id.clone(),
             user_id: key.user_id.clone(),
         },
-    }
+    })
 }
 
 /// Validation admits 64 hexadecimal digits only; anything else matches no secret.

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use aisix_config::{Adapter, Model, ProviderKey, Stored, StreamDoneMarker};
+use aisix_config::{Adapter, Direct, Model, ProviderKey, Stored, StreamDoneMarker};
 use aisix_core::{Capture, Error, Operation, Price, Reason, Secret};
 use aisix_telemetry::{CooldownPolicy, HealthTable, ModelHealth, TargetId, TargetLabels, Telemetry};
 use aisix_wire::{Address, BodyOverrides, Format, adapters};
@@ -55,28 +55,28 @@ pub(crate) struct Target {
 impl Target {
     pub(super) fn compile(
         model: &Stored<Model>,
-        keys: &[Stored<ProviderKey>],
+        direct: Direct<'_>,
+        key: Option<&Stored<ProviderKey>>,
         telemetry: &Telemetry,
         health: &HealthTable,
     ) -> Self {
-        let key = keys.iter().find(|key| *key.id == *model.value.provider_key_id);
         let value = &model.value;
         let request = key.map(|key| key.value.request.clone()).unwrap_or_default();
         let response = key.map(|key| key.value.response.clone()).unwrap_or_default();
         let names = Names {
             model_id: model.id.to_string(),
             model_name: value.display_name.clone(),
-            provider_key_id: value.provider_key_id.clone(),
+            provider_key_id: direct.provider_key_id.to_owned(),
             provider_key_name: key.map(|key| key.value.display_name.clone()).unwrap_or_default(),
         };
         Self {
             id: model.id.clone(),
-            provider: value.provider.as_str().into(),
+            provider: direct.provider.into(),
             label: telemetry.target(TargetLabels {
                 model: &value.display_name,
-                provider: &value.provider,
-                upstream_model: &value.model_name,
-                provider_key_id: &value.provider_key_id,
+                provider: direct.provider,
+                upstream_model: direct.model_name,
+                provider_key_id: direct.provider_key_id,
                 provider_key_name: &names.provider_key_name,
             }),
             health: health.model(&model.id),
@@ -99,7 +99,7 @@ impl Target {
             price: value.cost,
             reasoning_field: response.reasoning_field.as_deref().and_then(reasoning_path),
             done_marker: response.stream_done_marker,
-            model_name: value.model_name.clone(),
+            model_name: direct.model_name.to_owned(),
             secret: key.map(|key| key.value.api_key.clone()),
             chat: match key {
                 Some(key) => prepare(Operation::Chat, &key.value),

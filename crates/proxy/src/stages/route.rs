@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use aisix_core::Error;
+
 use super::Addressed;
 use crate::{gateway::Settings, snapshot::Target};
 
@@ -30,20 +32,20 @@ pub(crate) struct Budget {
 }
 
 /// Plans the attempts.
-pub(crate) fn route(addressed: Addressed, settings: &Settings) -> Plan {
-    let target = addressed.entry.target.clone();
+pub(crate) fn route(addressed: Addressed, settings: &Settings) -> Result<Plan, Error> {
+    let target = addressed.entry.target.clone()?;
     let not_zero = |limit: Duration| (!limit.is_zero()).then_some(limit);
     let stream = match (target.stream_timeout, target.timeout) {
         (Some(gap), _) => Budget { gap: Some(gap), hold: true },
         (None, Some(own)) => Budget { gap: not_zero(own), hold: !own.is_zero() },
         (None, None) => Budget { gap: settings.stream_timeout.or(settings.timeout), hold: false },
     };
-    Plan {
+    Ok(Plan {
         retries: target.retries.unwrap_or(settings.retries),
         explicit_retries: target.retries.is_some(),
         timeout: target.timeout.map_or(settings.timeout, not_zero),
         stream,
         upstream_model: addressed.upstream_model,
         target,
-    }
+    })
 }

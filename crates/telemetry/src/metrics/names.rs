@@ -68,5 +68,15 @@ pub const CONFIG_RELOADS: &str = "aisix_config_reloads_total";
 pub const CONFIG_RELOAD_FAILURES: &str = "aisix_config_reload_failures_total";
 /// Refused resources by kind.
 pub const CONFIG_REJECTED: &str = "aisix_config_rejected_resources";
+/// Resources with fields that are passed over, by kind.
+pub const CONFIG_PARTIALLY_COMPATIBLE: &str = "aisix_config_partially_compatible_resources";
+/// Resources served from an older value, by kind.
+pub const CONFIG_STALE_SERVED: &str = "aisix_config_stale_served_resources";
+/// Whether the store is reached.
+pub const CONFIG_SOURCE_CONNECTED: &str = "aisix_config_source_connected";
+/// The newest revision that the store has told.
+pub const CONFIG_OBSERVED_REVISION: &str = "aisix_config_observed_revision";
+/// The revision in force.
+pub const CONFIG_APPLIED_REVISION: &str = "aisix_config_applied_revision";
 /// The hash of the configuration in use.
 pub const CONFIG_HASH: &str = "aisix_config_hash_info";

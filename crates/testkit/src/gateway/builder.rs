@@ -1,10 +1,12 @@
 //! Configuration of a test gateway.
 
-use super::{ADMIN_KEY, Exit, Gateway, key_hash, read_all};
+use super::{ADMIN_KEY, Exit, Gateway, Launch, key_hash};
 use crate::client::Client;
 use serde_json::{Value, json};
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// The standard caller key.
@@ -23,6 +25,7 @@ pub struct GatewayBuilder {
     resources: Value,
     files: Vec<(String, String)>,
     env: Vec<(String, String)>,
+    configured: bool,
 }
 
 impl GatewayBuilder {
@@ -35,7 +38,24 @@ impl GatewayBuilder {
             "upstream": {"retries": 0},
             "shutdown": {"min_drain_secs": 0},
         });
-        Self { config, resources: json!({"_format_version": "1"}), files: Vec::new(), env: Vec::new() }
+        let resources = json!({"_format_version": "1"});
+        Self { config, resources, files: Vec::new(), env: Vec::new(), configured: true }
+    }
+
+    /// Resources from etcd instead of a file.
+    pub fn etcd(self, endpoints: &[String], prefix: &str) -> Self {
+        self.without("resources_file").set("/etcd", json!({"endpoints": endpoints, "prefix": prefix}))
+    }
+
+    /// Resources from the embedded store, in `data` below the working directory.
+    pub fn embedded(self) -> Self {
+        self.without("resources_file").set("/data_dir", json!("data"))
+    }
+
+    /// No configuration file at all: the addresses come from the environment, the home directory is the working directory.
+    pub fn unconfigured(mut self) -> Self {
+        self.configured = false;
+        self
     }
 
     /// Sets a field of the process configuration by JSON pointer, making the blocks on the way.
@@ -124,36 +144,67 @@ impl GatewayBuilder {
 
     /// Starts it and expects it to end by itself.
     pub async fn start_and_fail(self) -> Exit {
+        self.start_and_fail_within(crate::DEADLINE).await
+    }
+
+    /// The same, for a failure that takes its time.
+    pub async fn start_and_fail_within(self, limit: Duration) -> Exit {
         let mut gateway = self.spawn();
-        let status = gateway.exit().await;
-        gateway.log.wait_end().await;
-        Exit {
-            code: status.code(),
-            stdout: read_all(gateway.child.stdout.take()).await,
-            stderr: gateway.log().join("\n"),
-        }
+        let ended = tokio::time::timeout(limit, gateway.child.wait()).await;
+        let Ok(status) = ended else {
+            panic!("the gateway still runs after {limit:?}; log: {:#?}", gateway.log());
+        };
+        gateway.ended(status.expect("wait for the process")).await
+    }
+
+    /// Starts it and waits only until its status listener answers.
+    pub async fn start_unready(self) -> Gateway {
+        let mut gateway = self.spawn();
+        gateway.wait_answering().await;
+        gateway
     }
 
     fn spawn(&self) -> Gateway {
         let dir = TempDir::new().expect("a temporary directory");
-        let mut config = self.config.clone();
         let ports = [free_port(), free_port(), free_port()];
+        let args = if self.configured {
+            self.write_config(dir.path(), ports);
+            let config = dir.path().join("config.json");
+            vec!["--config".to_owned(), config.to_string_lossy().into_owned()]
+        } else {
+            Vec::new()
+        };
+        for (name, content) in &self.files {
+            std::fs::write(dir.path().join(name), content).expect("write a file");
+        }
+        let mut env = if self.configured { Vec::new() } else { Self::addresses(dir.path(), ports) };
+        env.extend(self.env.iter().cloned());
+        Gateway::spawn(dir, Launch { args, env }, ports)
+    }
+
+    /// What replaces a configuration file.
+    fn addresses(home: &Path, ports: [u16; 3]) -> Vec<(String, String)> {
+        let [proxy, admin, metrics] = ports.map(|port| format!("127.0.0.1:{port}"));
+        let env = [
+            ("HOME", home.to_string_lossy().into_owned()),
+            ("AISIX_PROXY__ADDR", proxy),
+            ("AISIX_ADMIN__ADDR", admin),
+            ("AISIX_OBSERVABILITY__METRICS__PROMETHEUS__ADDR", metrics),
+            ("AISIX_SHUTDOWN__MIN_DRAIN_SECS", "0".to_owned()),
+        ];
+        env.map(|(name, value)| (name.to_owned(), value)).to_vec()
+    }
+
+    fn write_config(&self, dir: &Path, ports: [u16; 3]) {
+        let mut config = self.config.clone();
         let at = |port: u16| json!(format!("127.0.0.1:{port}"));
         default_to(&mut config["proxy"]["addr"], at(ports[0]));
         if config.get("admin").is_some() {
             default_to(&mut config["admin"]["addr"], at(ports[1]));
         }
         default_to(&mut config["observability"]["metrics"]["prometheus"]["addr"], at(ports[2]));
-        let write = |name: &str, content: &str| {
-            std::fs::write(dir.path().join(name), content).expect("write a file");
-        };
-        write("config.json", &config.to_string());
-        write("resources.yaml", &self.resources.to_string());
-        for (name, content) in &self.files {
-            write(name, content);
-        }
-        let env: Vec<(&str, &str)> = self.env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-        Gateway::spawn(dir, &env, ports)
+        std::fs::write(dir.join("config.json"), config.to_string()).expect("write a file");
+        std::fs::write(dir.join("resources.yaml"), self.resources.to_string()).expect("write a file");
     }
 }
 

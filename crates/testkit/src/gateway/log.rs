@@ -1,10 +1,9 @@
-//! The stderr of the gateway, line by line.
+//! What the gateway writes to a pipe, line by line.
 
 use crate::eventually;
 use serde_json::Value;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::ChildStderr;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 
 #[derive(Default)]
 struct Collected {
@@ -23,10 +22,10 @@ impl LogBuffer {
         look(&mut self.collected.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn collect(&self, stderr: ChildStderr) {
+    pub(super) fn collect(&self, pipe: impl AsyncRead + Send + Unpin + 'static) {
         let buffer = self.clone();
         tokio::spawn(async move {
-            let mut lines = BufReader::new(stderr).split(b'\n');
+            let mut lines = BufReader::new(pipe).split(b'\n');
             while let Ok(Some(line)) = lines.next_segment().await {
                 let line = String::from_utf8_lossy(&line).into_owned();
                 buffer.with(|c| c.lines.push(line));
@@ -40,11 +39,11 @@ impl LogBuffer {
     }
 
     pub(super) async fn wait_end(&self) {
-        eventually("stderr ends", || async { self.with(|c| c.ended).then_some(()) }).await;
+        eventually("the output ends", || async { self.with(|c| c.ended).then_some(()) }).await;
     }
 
     pub(super) async fn wait_for(&self, needle: &str) -> String {
-        let what = format!("a log line with {needle:?}");
+        let what = format!("a line with {needle:?}");
         eventually(&what, || async {
             self.with(|c| c.lines.iter().find(|line| line.contains(needle)).cloned())
         })

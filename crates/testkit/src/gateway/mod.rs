@@ -3,9 +3,10 @@
 pub mod builder;
 mod log;
 
-pub use builder::GatewayBuilder;
+pub use builder::{GatewayBuilder, free_port};
 pub use log::LogLine;
 
+use crate::admin::Admin;
 use crate::client::{Client, Reply, Request};
 use crate::metrics::Samples;
 use crate::{eventually, within};
@@ -19,7 +20,6 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 
 /// The admin key every test gateway has.
@@ -51,8 +51,17 @@ pub struct Gateway {
     /// Metrics and status listener.
     pub metrics: SocketAddr,
     dir: TempDir,
+    launch: Launch,
     child: Child,
     log: LogBuffer,
+    stdout: LogBuffer,
+}
+
+/// How the process is started.
+#[derive(Default)]
+struct Launch {
+    args: Vec<String>,
+    env: Vec<(String, String)>,
 }
 
 impl Gateway {
@@ -74,16 +83,59 @@ impl Gateway {
         }
     }
 
-    fn spawn(dir: TempDir, env: &[(&str, &str)], ports: [u16; 3]) -> Self {
-        let mut command = command(dir.path(), env);
-        command.arg("--config").arg(dir.path().join("config.json"));
-        let mut child = command.spawn().expect("start the binary");
-        let log = LogBuffer::default();
-        if let Some(stderr) = child.stderr.take() {
-            log.collect(stderr);
-        }
+    /// The binary, to be run by hand in a folder with these variables.
+    pub fn command(dir: &Path, env: &[(&str, &str)]) -> Command {
+        command(dir, env)
+    }
+
+    fn spawn(dir: TempDir, launch: Launch, ports: [u16; 3]) -> Self {
         let [proxy, admin, metrics] = ports.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-        Self { proxy, admin, metrics, dir, child, log }
+        let (child, log, stdout) = launch.spawn(dir.path());
+        Self { proxy, admin, metrics, dir, launch, child, log, stdout }
+    }
+
+    /// Starts an ended process again, with the same files, ports and environment, and waits until it is ready.
+    pub async fn start_again(&mut self) {
+        self.respawn();
+        let client = self.client();
+        if let Err(exit) = self.wait_ready(&client).await {
+            panic!("the gateway did not start again: {exit:#?}");
+        }
+    }
+
+    /// The same, but waits only until it answers.
+    pub async fn start_again_unready(&mut self) {
+        self.respawn();
+        self.wait_answering().await;
+    }
+
+    fn respawn(&mut self) {
+        assert!(!self.is_running(), "the process still runs");
+        (self.child, self.log, self.stdout) = self.launch.spawn(self.dir.path());
+    }
+
+    /// SIGKILL; waits for the end.
+    pub async fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.exit().await;
+    }
+
+    /// SIGTERM; waits for the end.
+    pub async fn stop(&mut self) {
+        self.term();
+        self.exit().await;
+    }
+
+    /// Waits until the status listener answers.
+    pub(super) async fn wait_answering(&mut self) {
+        let client = Client::new(self.metrics);
+        let deadline = std::time::Instant::now() + crate::DEADLINE;
+        while client.try_send(Request::get("/status/config")).await.is_err() {
+            let log = self.log();
+            assert!(self.is_running(), "the gateway ended; log: {log:#?}");
+            assert!(std::time::Instant::now() < deadline, "no answer; log: {log:#?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Directory of the configuration files; also the working directory of the process.
@@ -94,6 +146,31 @@ impl Gateway {
     /// Process id.
     pub fn pid(&self) -> u32 {
         self.child.id().expect("the process was not awaited yet")
+    }
+
+    /// The admin API with the standard key.
+    pub fn admin_api(&self) -> Admin {
+        Admin::new(self.admin, ADMIN_KEY)
+    }
+
+    /// Lines on stdout so far.
+    pub fn stdout(&self) -> Vec<String> {
+        self.stdout.lines()
+    }
+
+    /// Waits for a line on stdout that contains `needle`.
+    pub async fn wait_stdout(&self, needle: &str) -> String {
+        self.stdout.wait_for(needle).await
+    }
+
+    /// Waits until `/status/config` satisfies a condition.
+    pub async fn wait_config(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let what = format!("{what}; at first: {}", self.config_status().await);
+        eventually(&what, || async {
+            let status = self.config_status().await;
+            holds(&status).then_some(status)
+        })
+        .await
     }
 
     /// Client of the proxy listener.
@@ -241,17 +318,19 @@ impl Gateway {
         listing.expect("/proc is readable").count()
     }
 
+    /// What an ended process left behind.
+    async fn ended(&self, status: ExitStatus) -> Exit {
+        self.log.wait_end().await;
+        self.stdout.wait_end().await;
+        Exit { code: status.code(), stdout: self.stdout().join("\n"), stderr: self.log().join("\n") }
+    }
+
     /// Waits until the proxy answers `/readyz`, or the process is gone.
     async fn wait_ready(&mut self, client: &Client) -> Result<(), Exit> {
         let deadline = std::time::Instant::now() + crate::DEADLINE;
         loop {
             if let Ok(Some(status)) = self.child.try_wait() {
-                self.log.wait_end().await;
-                return Err(Exit {
-                    code: status.code(),
-                    stdout: String::new(),
-                    stderr: self.log.lines().join("\n"),
-                });
+                return Err(self.ended(status).await);
             }
             let probe = client.try_send(Request::get("/readyz"));
             let probe = tokio::time::timeout(Duration::from_secs(1), probe).await;
@@ -262,6 +341,23 @@ impl Gateway {
             assert!(std::time::Instant::now() < deadline, "not ready; log: {log:#?}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+}
+
+impl Launch {
+    fn spawn(&self, dir: &Path) -> (Child, LogBuffer, LogBuffer) {
+        let env: Vec<(&str, &str)> = self.env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        let mut command = command(dir, &env);
+        command.args(&self.args);
+        let mut child = command.spawn().expect("start the binary");
+        let (log, stdout) = (LogBuffer::default(), LogBuffer::default());
+        if let Some(pipe) = child.stderr.take() {
+            log.collect(pipe);
+        }
+        if let Some(pipe) = child.stdout.take() {
+            stdout.collect(pipe);
+        }
+        (child, log, stdout)
     }
 }
 
@@ -291,13 +387,4 @@ fn binary() -> PathBuf {
         Some(path) => path,
         None => panic!("the gateway is not built; run: cargo build -p aisix (or set GATEWAY_BIN)"),
     }
-}
-
-/// Reads what is left of a pipe.
-async fn read_all(pipe: Option<impl tokio::io::AsyncRead + Unpin>) -> String {
-    let mut text = Vec::new();
-    if let Some(mut pipe) = pipe {
-        let _ = pipe.read_to_end(&mut text).await;
-    }
-    String::from_utf8_lossy(&text).into_owned()
 }

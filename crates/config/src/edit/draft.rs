@@ -1,0 +1,433 @@
+//! What the configuration would be after some changes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aisix_core::rows::{AuditChange, Edit, Expect, RawRow};
+use bytes::Bytes;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::secrets::{generate, unmask};
+use super::{Dependant, Done, EditError, FieldError, MAX_GRACE, Operation, Refusal, Request, split};
+use crate::file::hex;
+use crate::resource::{By, Identity, KINDS, ResourceKind, ResourceSet, kind_of, visit_refs};
+use crate::schema::Mode;
+use crate::store::{ConfigState, now_rfc3339, read_stored};
+use crate::tree::Node;
+
+/// The caller keys, which the server can make secrets for.
+const CALLER_KEYS: &str = "api_keys";
+/// How much of a secret is kept, to recognise it by.
+const PREFIX: usize = 8;
+
+/// One row that would change.
+struct Change {
+    kind: &'static ResourceKind,
+    id: String,
+    /// The change that made it.
+    at: usize,
+    before: Option<RawRow>,
+    /// As it would be stored, and its canonical form; `None` = gone.
+    after: Option<(Bytes, Value)>,
+}
+
+/// What the configuration would be.
+pub(super) struct Draft<'s> {
+    state: &'s ConfigState,
+    set: Arc<ResourceSet>,
+    changes: BTreeMap<String, Change>,
+    taken: usize,
+}
+
+impl<'s> Draft<'s> {
+    pub(super) fn new(state: &'s ConfigState) -> Self {
+        Self { state, set: state.current(), changes: BTreeMap::new(), taken: 0 }
+    }
+
+    /// The revision that everything was checked against.
+    pub(super) fn base(&self) -> u64 {
+        self.set.revision
+    }
+
+    /// Takes a change.
+    pub(super) fn take(&mut self, request: &Request) -> Result<Done, Refusal> {
+        let done = match &request.operation {
+            Operation::Create { kind, id, value } => self.create(kind, id.as_deref(), value.clone()),
+            Operation::Replace { kind, id, value } => {
+                let stored = self.existing(kind, id, request.if_match)?;
+                self.write(kind, id, value.clone(), Some(&stored), None)
+            }
+            Operation::Patch { kind, id, patch } => {
+                let stored = self.existing(kind, id, request.if_match)?;
+                let mut value = stored.clone();
+                rename_aliases(kind, &mut value);
+                let mut patch = patch.clone();
+                rename_aliases(kind, &mut patch);
+                merge(&mut value, patch);
+                self.write(kind, id, value, Some(&stored), None)
+            }
+            Operation::Delete { kind, id } => {
+                self.existing(kind, id, request.if_match)?;
+                self.put(kind, id, None);
+                Ok(Done::Deleted { id: id.clone() })
+            }
+            Operation::Rotate { id, grace } => self.rotate(id, *grace, request.if_match),
+        };
+        self.taken += 1;
+        done
+    }
+
+    /// Brings back stored rows as they were.
+    pub(super) fn restore(&mut self, rows: &[RawRow]) -> Vec<Done> {
+        let mut done = Vec::new();
+        let mut wanted: BTreeMap<&str, &RawRow> = rows.iter().map(|row| (row.key.as_str(), row)).collect();
+        for now in self.state.image().map(|image| image.rows).unwrap_or_default() {
+            let Some((kind, id)) = split(&now.key) else { continue };
+            match wanted.remove(now.key.as_str()) {
+                Some(old) if old.value == now.value => {}
+                Some(old) => done.extend(self.bring_back(kind, id, old)),
+                None => {
+                    self.put(kind, id, None);
+                    done.push(Done::Deleted { id: id.to_owned() });
+                }
+            }
+        }
+        for (key, old) in wanted {
+            if let Some((kind, id)) = split(key) {
+                done.extend(self.bring_back(kind, id, old));
+            }
+        }
+        done
+    }
+
+    fn bring_back(&mut self, kind: &'static ResourceKind, id: &str, old: &RawRow) -> Option<Done> {
+        let (document, _) = read_stored(kind, &old.value).ok()?;
+        let masked = kind.masked(&document);
+        self.put(kind, id, Some((old.value.clone(), document)));
+        Some(Done::Written { kind, id: id.to_owned(), document: masked, revision: 0, plaintext: None })
+    }
+
+    fn create(
+        &mut self,
+        kind: &'static ResourceKind,
+        id: Option<&str>,
+        mut value: Value,
+    ) -> Result<Done, Refusal> {
+        let id = id.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned);
+        if self.newest(kind, &id).is_some() {
+            return Err(Refusal::Taken(id));
+        }
+        let mut plaintext = None;
+        if kind.name == CALLER_KEYS
+            && let Some(members) = value.as_object_mut()
+            && members.get("key_hash").is_none_or(Value::is_null)
+        {
+            let secret = generate();
+            members.insert("key_hash".into(), digest(&secret).into());
+            members.insert("key_prefix".into(), secret[..PREFIX].into());
+            plaintext = Some(secret);
+        }
+        self.write(kind, &id, value, None, plaintext)
+    }
+
+    /// A new secret for a caller key; the old one works on for the grace time.
+    fn rotate(&mut self, id: &str, grace: Duration, if_match: Option<u64>) -> Result<Done, Refusal> {
+        let Some(kind) = kind_of(CALLER_KEYS) else { return Err(Refusal::NotFound) };
+        let stored = self.existing(kind, id, if_match)?;
+        if grace > MAX_GRACE {
+            let message = format!("must be at most {} seconds", MAX_GRACE.as_secs());
+            return Err(Refusal::Invalid(vec![FieldError { path: "/grace_seconds".into(), message }]));
+        }
+        let secret = generate();
+        let mut value = stored.clone();
+        let patch = match grace.is_zero() {
+            true => json!({"previous_key_hash": null, "previous_key_expires_at": null}),
+            false => json!({
+                "previous_key_hash": stored["key_hash"],
+                "previous_key_expires_at": now_rfc3339(SystemTime::now() + grace),
+            }),
+        };
+        merge(&mut value, patch);
+        merge(&mut value, json!({"key_hash": digest(&secret), "key_prefix": &secret[..PREFIX]}));
+        self.write(kind, id, value, Some(&stored), Some(secret))
+    }
+
+    /// The stored document of a resource that must be there.
+    fn existing(
+        &self,
+        kind: &'static ResourceKind,
+        id: &str,
+        if_match: Option<u64>,
+    ) -> Result<Value, Refusal> {
+        let key = format!("{}/{id}", kind.name);
+        let row = match self.changes.get(&key) {
+            Some(change) => {
+                let (bytes, _) = change.after.as_ref().ok_or(Refusal::NotFound)?;
+                // An earlier change of the same request: its revision is not known yet.
+                RawRow { key, revision: if_match.unwrap_or(0), value: bytes.clone() }
+            }
+            None => self.state.newest(&key).ok_or(Refusal::NotFound)?,
+        };
+        if if_match.is_some_and(|expected| expected != row.revision) {
+            return Err(Refusal::Changed);
+        }
+        // A document that is none can still be replaced or deleted.
+        Ok(serde_json::from_slice(&row.value).unwrap_or_default())
+    }
+
+    fn newest(&self, kind: &ResourceKind, id: &str) -> Option<Bytes> {
+        let key = format!("{}/{id}", kind.name);
+        match self.changes.get(&key) {
+            Some(change) => change.after.as_ref().map(|(bytes, _)| bytes.clone()),
+            None => self.state.newest(&key).map(|row| row.value),
+        }
+    }
+
+    /// Checks a document and takes it.
+    fn write(
+        &mut self,
+        kind: &'static ResourceKind,
+        id: &str,
+        mut value: Value,
+        stored: Option<&Value>,
+        plaintext: Option<String>,
+    ) -> Result<Done, Refusal> {
+        if let Some(stored) = stored {
+            rename_aliases(kind, &mut value);
+            let mut stored = stored.clone();
+            rename_aliases(kind, &mut stored);
+            unmask(kind, &mut value, &stored);
+        }
+        let checked = kind.check(&Node::of_json(value.clone()), Mode::Strict);
+        let mut errors: Vec<FieldError> = checked.problems.iter().map(FieldError::of).collect();
+        if errors.is_empty() {
+            errors.extend(super::secrets::masked_secrets(kind, &checked.document).into_iter().map(|path| {
+                let message =
+                    format!("`{path}` is \"***\", which stands for a stored secret, and none is stored");
+                FieldError { path, message }
+            }));
+        }
+        if !errors.is_empty() {
+            return Err(Refusal::Invalid(errors));
+        }
+        let mut probe = ResourceSet::default();
+        if probe.put(kind, id, 0, checked.document.clone()).is_err() {
+            let message = "cannot decode canonical document: a field has an unexpected form".to_owned();
+            return Err(Refusal::Invalid(vec![FieldError { path: String::new(), message }]));
+        }
+        if let Some(members) = value.as_object_mut() {
+            members.retain(|_, value| !value.is_null());
+        }
+        let bytes = serde_json::to_vec(&value).map(Bytes::from).unwrap_or_default();
+        let document = kind.masked(&checked.document);
+        self.put(kind, id, Some((bytes, checked.document)));
+        Ok(Done::Written { kind, id: id.to_owned(), document, revision: 0, plaintext })
+    }
+
+    fn put(&mut self, kind: &'static ResourceKind, id: &str, after: Option<(Bytes, Value)>) {
+        let key = format!("{}/{id}", kind.name);
+        let before = match self.changes.remove(&key) {
+            Some(earlier) => earlier.before,
+            None => self.state.newest(&key),
+        };
+        self.changes.insert(key, Change { kind, id: id.to_owned(), at: self.taken, before, after });
+    }
+
+    /// The edits and their trace. What ends as it began is left out.
+    pub(super) fn finish(&self) -> (Vec<Edit>, Vec<AuditChange>) {
+        let mut edits = Vec::new();
+        let mut trace = Vec::new();
+        for (key, change) in &self.changes {
+            let expect = match (&change.before, &change.after) {
+                (None, None) => continue,
+                (Some(before), Some((bytes, _))) if before.value == *bytes => continue,
+                (Some(before), _) => Expect::Revision(before.revision),
+                (None, Some(_)) => Expect::Absent,
+            };
+            let value = change.after.as_ref().map(|(bytes, _)| bytes.clone());
+            edits.push(Edit { key: key.clone(), value, expect });
+            let before = change.before.as_ref().and_then(|row| read_stored(change.kind, &row.value).ok());
+            let before = before.map(|(document, _)| document);
+            let after = change.after.as_ref().map(|(_, document)| document);
+            trace.push(AuditChange {
+                kind: change.kind.name.to_owned(),
+                id: change.id.clone(),
+                name: after.or(before.as_ref()).and_then(|document| change.kind.identity(document)),
+                before: before.as_ref().map(|document| change.kind.masked(document)),
+                after: after.map(|document| change.kind.masked(document)),
+            });
+        }
+        (edits, trace)
+    }
+
+    /// Tells of each resource at which revision it was written, once the
+    /// changes are made at `made`; 0 = they are not made.
+    pub(super) fn date(&self, done: &mut [Done], made: u64) {
+        for done in done {
+            let Done::Written { kind, id, revision, .. } = done else { continue };
+            let change = self.changes.get(&format!("{}/{id}", kind.name));
+            let before = change.and_then(|change| change.before.as_ref());
+            let after = change.and_then(|change| change.after.as_ref());
+            let kept = before.is_some_and(|row| after.is_some_and(|(bytes, _)| row.value == *bytes));
+            *revision = if made == 0 || kept { before.map_or(0, |row| row.revision) } else { made };
+        }
+    }
+
+    /// Checks that names are unique and that references hold.
+    pub(super) fn check(&self) -> Result<(), EditError> {
+        for change in self.changes.values() {
+            let fail = |refusal| EditError { at: change.at, refusal };
+            let Some((_, document)) = &change.after else {
+                self.nobody_needs(change, None).map_err(fail)?;
+                continue;
+            };
+            self.unique(change, document).map_err(fail)?;
+            self.references_hold(change, document).map_err(fail)?;
+            self.nobody_needs(change, change.kind.identity(document)).map_err(fail)?;
+        }
+        Ok(())
+    }
+
+    /// Every resource of a kind as it would be: id and document.
+    fn each(&self, kind: &'static ResourceKind, mut see: impl FnMut(&str, &Value)) {
+        for view in self.set.views(kind) {
+            if !self.changes.contains_key(&format!("{}/{}", kind.name, view.id)) {
+                see(&view.id, &view.document);
+            }
+        }
+        for change in self.changes.values().filter(|change| change.kind == kind) {
+            if let Some((_, document)) = &change.after {
+                see(&change.id, document);
+            }
+        }
+    }
+
+    fn unique(&self, change: &Change, document: &Value) -> Result<(), Refusal> {
+        let mut taken = None;
+        let exclusive = (change.kind.exclusive)(document);
+        self.each(change.kind, |id, other| {
+            if id == change.id {
+                return;
+            }
+            if !exclusive.is_empty() {
+                let others = (change.kind.exclusive)(other);
+                let shared = exclusive.iter().find(|own| others.contains(own));
+                taken = shared.map(|(_, text)| text.clone()).or(taken.take());
+            }
+            let same = |field: &&str| document[*field].is_string() && document[*field] == other[*field];
+            if let Some(field) = change.kind.unique_fields().find(same) {
+                taken = document[field].as_str().map(str::to_owned);
+            } else if !matches!(change.kind.identity, Identity::Field(_))
+                && change.kind.identity(document) == change.kind.identity(other)
+            {
+                taken = change.kind.identity(document);
+            }
+        });
+        taken.map_or(Ok(()), |name| Err(Refusal::Taken(name)))
+    }
+
+    fn references_hold(&self, change: &Change, document: &Value) -> Result<(), Refusal> {
+        let mut errors = Vec::new();
+        visit_refs(change.kind, &mut document.clone(), &mut |site| {
+            if !site.checked || self.holds(site.kind, site.by, site.target) {
+                return;
+            }
+            let what = kind_of(site.kind).map_or(site.kind, |kind| kind.title);
+            let pointer = format!("/{}", site.path.replace('.', "/").replace('[', "/").replace(']', ""));
+            errors.push(FieldError {
+                message: format!("`{}` references unknown {what} {:?}", site.path, site.target),
+                path: pointer,
+            });
+        });
+        if errors.is_empty() { Ok(()) } else { Err(Refusal::Invalid(errors)) }
+    }
+
+    fn holds(&self, kind: &str, by: By, target: &str) -> bool {
+        if by == By::Pattern && target.contains('*') {
+            return true;
+        }
+        let Some(kind) = kind_of(kind) else { return false };
+        let mut found = false;
+        self.each(kind, |id, document| {
+            found |= match by {
+                By::Id => id == target,
+                By::Name | By::Pattern => kind.identity(document).as_deref() == Some(target),
+            };
+        });
+        found
+    }
+
+    /// Nobody refers to a resource that is gone, or by a name that it had.
+    fn nobody_needs(&self, change: &Change, name: Option<String>) -> Result<(), Refusal> {
+        let Some(before) = &change.before else { return Ok(()) };
+        let old = read_stored(change.kind, &before.value).ok();
+        let old_name = old.and_then(|(document, _)| change.kind.identity(&document));
+        let gone_id = change.after.is_none();
+        let gone_name = old_name.clone().filter(|old| name.as_ref() != Some(old));
+        if !gone_id && gone_name.is_none() {
+            return Ok(());
+        }
+        let mut dependants = Vec::new();
+        for kind in KINDS.iter().copied().filter(|kind| kind.may_refer_to(change.kind.name)) {
+            self.each(kind, |id, document| {
+                visit_refs(kind, &mut document.clone(), &mut |site| {
+                    let meant = site.kind == change.kind.name
+                        && match site.by {
+                            By::Id => gone_id && *site.target == change.id,
+                            By::Name | By::Pattern => {
+                                gone_name.as_deref() == Some(site.target.as_str())
+                                    && !self.holds(site.kind, site.by, site.target)
+                            }
+                        };
+                    if meant {
+                        let name = kind.identity(document);
+                        dependants.push(Dependant { kind, id: id.to_owned(), name, field: site.path });
+                    }
+                });
+            });
+        }
+        if dependants.is_empty() {
+            return Ok(());
+        }
+        Err(Refusal::Referenced { name: old_name.unwrap_or_else(|| change.id.clone()), dependants })
+    }
+}
+
+fn digest(secret: &str) -> String {
+    hex(&Sha256::digest(secret.as_bytes()))
+}
+
+/// Older spellings become the canonical ones, so that a patch meets them.
+fn rename_aliases(kind: &ResourceKind, value: &mut Value) {
+    let Some(members) = value.as_object_mut() else { return };
+    for (alias, name) in kind.aliases() {
+        if !members.contains_key(name)
+            && let Some(value) = members.remove(alias)
+        {
+            members.insert(name.to_owned(), value);
+        }
+    }
+}
+
+/// RFC 7396.
+fn merge(target: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch;
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(serde_json::Map::new());
+    }
+    if let Some(members) = target.as_object_mut() {
+        for (name, value) in patch {
+            if value.is_null() {
+                members.remove(&name);
+            } else {
+                merge(members.entry(name).or_insert(Value::Null), value);
+            }
+        }
+    }
+}
