@@ -18,7 +18,7 @@ pub(crate) struct Failure {
     text: String,
     errors: Vec<FieldError>,
     dependants: Vec<Dependant>,
-    plan: Option<Plan>,
+    plan: Option<Box<Plan>>,
 }
 
 impl Failure {
@@ -51,7 +51,7 @@ impl Failure {
         let more = plan.broken.len().saturating_sub(told.len());
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         let text = format!("nothing was applied: {}{more}", told.join("; "));
-        Self { plan: Some(plan), ..Self::new(StatusCode::CONFLICT, text) }
+        Self { plan: Some(Box::new(plan)), ..Self::new(StatusCode::CONFLICT, text) }
     }
 
     fn of(refusal: Refusal) -> Self {
@@ -140,7 +140,7 @@ impl IntoResponse for Failure {
             error_msg: &self.text,
             errors: self.errors.iter().map(Field::from).collect(),
             dependants: self.dependants.iter().map(Referrer::from).collect(),
-            plan: self.plan.as_ref(),
+            plan: self.plan.as_deref(),
         };
         respond::json_with(self.status, &body)
     }

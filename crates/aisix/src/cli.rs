@@ -15,12 +15,11 @@ mod tests;
 
 const EXAMPLES: &str = "\
 Examples:
-  aisix                                      run the gateway on its own store; the first start prints a key
-  aisix --config config.yaml                 run the gateway
-  aisix validate --config config.yaml        check the process configuration
-  aisix validate --resources resources.yaml  check models, provider keys and caller keys
-  aisix diff http://127.0.0.1:3001 resources.yaml       what would change
-  aisix apply -f resources.yaml --to http://127.0.0.1:3001  change it
+  aisix                                            run the gateway on its own store; the first start prints keys
+  aisix --config config.yaml                       run the gateway
+  aisix validate --config config.yaml              check the process configuration
+  aisix validate --resources resources.yaml        check models, provider keys and caller keys
+  aisix diff http://127.0.0.1:3001 resources.yaml  show what would change in a running gateway
 
 Signals:
   SIGTERM, SIGINT  stop taking connections once requests under way are done; a second one stops at once
@@ -304,14 +303,14 @@ pub(crate) enum Action {
     /// Check a process configuration.
     ValidateConfig(PathBuf),
     /// Look at configurations or change them.
-    Command(commands::Command),
+    Command(Box<commands::Command>),
 }
 
 impl Cli {
     /// What to do, or a usage error.
     pub(crate) fn action(self) -> Result<Action, clap::Error> {
         let Some(command) = self.command else { return Ok(Action::Run { config: self.config }) };
-        Ok(Action::Command(match command {
+        Ok(Action::Command(Box::new(match command {
             Command::Validate(Validate { resources: Some(file), .. }) => {
                 return Ok(Action::ValidateResources(file));
             }
@@ -359,7 +358,7 @@ impl Cli {
                 let data_dir = data_dir.unwrap_or_else(default_data_dir);
                 commands::Command::RotateKey(RotateKey { data_dir, key_file, key_env, new_key_env })
             }
-        }))
+        })))
     }
 }
 

@@ -8,7 +8,7 @@ fn action(line: &str) -> Result<Action, clap::Error> {
 
 fn command(line: &str) -> commands::Command {
     match action(line) {
-        Ok(Action::Command(command)) => command,
+        Ok(Action::Command(command)) => *command,
         other => panic!("{line}: {other:?}"),
     }
 }

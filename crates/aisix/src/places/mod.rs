@@ -104,7 +104,9 @@ impl Place {
     pub(crate) async fn open(&self, access: &Access) -> Result<Open> {
         Ok(match self {
             Self::File(path) => Open::File(path.clone()),
-            Self::Gateway { https, host, port } => Open::Gateway(Gateway::new(*https, host, *port, access)?),
+            Self::Gateway { https, host, port } => {
+                Open::Gateway(Box::new(Gateway::new(*https, host, *port, access)?))
+            }
             Self::Etcd { endpoints, prefix } => {
                 Open::Store(Store::etcd(access.etcd(endpoints, prefix)?).await?)
             }
@@ -133,7 +135,7 @@ impl fmt::Display for Place {
 /// A place that is connected to.
 pub(crate) enum Open {
     File(PathBuf),
-    Gateway(Gateway),
+    Gateway(Box<Gateway>),
     Store(Store),
 }
 

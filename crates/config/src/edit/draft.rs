@@ -336,7 +336,7 @@ impl<'s> Draft<'s> {
                 return;
             }
             let what = kind_of(site.kind).map_or(site.kind, |kind| kind.title);
-            let pointer = format!("/{}", site.path.replace('.', "/").replace('[', "/").replace(']', ""));
+            let pointer = format!("/{}", site.path.replace(['.', '['], "/").replace(']', ""));
             errors.push(FieldError {
                 message: format!("`{}` references unknown {what} {:?}", site.path, site.target),
                 path: pointer,

@@ -251,8 +251,7 @@ impl ConfigState {
             *confirmed = Some((Instant::now(), now));
         }
         let clean = !table.has_refusals();
-        let counts = table.counts();
-        book.kinds.extend(counts.rejected.keys().chain(counts.stale.keys()).chain(counts.partial.keys()));
+        book.kinds.extend(&step.kinds);
         book.observed_at = Some(now);
         if from != From::Watch {
             book.reloads += 1;

@@ -60,6 +60,8 @@ pub(super) struct Step {
     /// A served document is not the same any more.
     pub(super) changed: bool,
     pub(super) refusals: Vec<Refusal>,
+    /// Kinds that there is something to tell about.
+    pub(super) kinds: BTreeSet<&'static str>,
 }
 
 /// All documents by key.
@@ -67,12 +69,14 @@ pub(super) struct Table {
     /// What stands before the keys in the store.
     prefix: String,
     rows: BTreeMap<String, Row>,
+    /// The keys of refused documents.
+    refused: BTreeSet<String>,
     hashes: Option<Hashes>,
 }
 
 impl Table {
     pub(super) fn new(prefix: String) -> Self {
-        Self { prefix, rows: BTreeMap::new(), hashes: None }
+        Self { prefix, rows: BTreeMap::new(), refused: BTreeSet::new(), hashes: None }
     }
 
     /// Takes over an image from an earlier run.
@@ -155,12 +159,22 @@ impl Table {
                 };
             }
         }
+        if row.refusal.is_some() {
+            self.refused.insert(row.newest.key.clone());
+        } else {
+            self.refused.remove(&row.newest.key);
+        }
+        if let Some(refusal) = &row.refusal {
+            step.kinds.insert(row.refused_kind(refusal));
+        }
+        step.kinds.extend(row.known_kind().filter(|_| !row.ignored.is_empty()));
         self.rows.insert(row.newest.key.clone(), row);
     }
 
     fn delete(&mut self, key: &str, set: &mut ResourceSet, step: &mut Step) {
         let Some(row) = self.rows.remove(key) else { return };
         self.hashes = None;
+        self.refused.remove(key);
         if row.served().is_some()
             && let Some((kind, id)) = split(key).and_then(|(kind, id)| Some((kind_of(kind)?, id)))
         {
@@ -213,13 +227,14 @@ impl Table {
     }
 
     pub(super) fn has_refusals(&self) -> bool {
-        self.rows.values().any(|row| row.refusal.is_some())
+        !self.refused.is_empty()
     }
 
     /// Every refused document, by kind and id.
     pub(super) fn rejected(&self, now: SystemTime) -> Vec<Rejected> {
+        let refused = self.refused.iter().filter_map(|key| self.rows.get(key));
         let mut refused: Vec<(&Row, &Refusal)> =
-            self.rows.values().filter_map(|row| Some((row, row.refusal.as_ref()?))).collect();
+            refused.filter_map(|row| Some((row, row.refusal.as_ref()?))).collect();
         refused.sort_by_key(|(row, _)| std::cmp::Reverse(row.first_seen));
         refused.truncate(MAX_REJECTIONS);
         refused.sort_by_key(|(_, refusal)| (&refusal.kind, &refusal.id));
@@ -250,8 +265,7 @@ impl Table {
         for row in self.rows.values() {
             let kind = row.known_kind();
             if let Some(refusal) = &row.refusal {
-                let kind = if refusal.kind.is_empty() { "" } else { kind.unwrap_or("unknown") };
-                *counts.rejected.entry(kind).or_default() += 1;
+                *counts.rejected.entry(row.refused_kind(refusal)).or_default() += 1;
             }
             let Some(kind) = kind else { continue };
             if matches!(row.serving, Serving::Pinned(_)) && row.refusal.is_some() {
@@ -321,6 +335,11 @@ impl Row {
             Serving::Pinned(pinned) => Some(&pinned.row),
             Serving::Nothing => None,
         }
+    }
+
+    /// The label of a refusal: kinds of other versions have none of their own.
+    fn refused_kind(&self, refusal: &Refusal) -> &'static str {
+        if refusal.kind.is_empty() { "" } else { self.known_kind().unwrap_or("unknown") }
     }
 
     fn known_kind(&self) -> Option<&'static str> {

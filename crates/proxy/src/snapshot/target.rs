@@ -31,7 +31,6 @@ pub(crate) struct Prepared {
 
 /// A direct model on its provider key.
 pub(crate) struct Target {
-    pub(crate) id: Arc<str>,
     pub(crate) provider: Arc<str>,
     pub(crate) label: TargetId,
     pub(crate) health: Arc<ModelHealth>,
@@ -70,7 +69,6 @@ impl Target {
             provider_key_name: key.map(|key| key.value.display_name.clone()).unwrap_or_default(),
         };
         Self {
-            id: model.id.clone(),
             provider: direct.provider.into(),
             label: telemetry.target(TargetLabels {
                 model: &value.display_name,
