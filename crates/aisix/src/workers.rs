@@ -4,7 +4,7 @@ use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc, time:
 
 use aisix_admin::Peer;
 use aisix_config::ProxyConfig;
-use aisix_proxy::{CONFLICTING_LENGTH, Gateway, ReplyBody, Worker, refuse_head};
+use aisix_proxy::{CONFLICTING_LENGTH, Gateway, ReplyBody, Worker, host_problem, refuse_head};
 use anyhow::{Context, Result};
 use axum::Router;
 use bytes::Bytes;
@@ -45,7 +45,9 @@ impl Serve for Routes {
     type Body = axum::body::Body;
 
     async fn serve(mut self, mut request: Request<Incoming>, peer: SocketAddr) -> Response<axum::body::Body> {
-        if request.headers().contains_key(CONFLICTING_LENGTH) {
+        let headers = request.headers();
+        let ambiguous = headers.contains_key(CONFLICTING_LENGTH);
+        if ambiguous || host_problem(request.version(), headers).is_some() {
             // Where the next request on this connection begins is anyone's guess.
             let mut refusal = Response::new(axum::body::Body::empty());
             *refusal.status_mut() = StatusCode::BAD_REQUEST;

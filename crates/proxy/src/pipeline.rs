@@ -9,6 +9,7 @@ use std::{
     future::{Future, poll_fn},
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
     sync::Arc,
     task::Poll,
 };
@@ -35,7 +36,7 @@ impl Worker {
     {
         let arrival = Arrival::of(&self, &request, peer);
         let panicked = arrival.after_panic();
-        let mut work = std::pin::pin!(self.answer(arrival, request));
+        let mut work = pin!(self.answer(arrival, request));
         poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
             Ok(poll) => poll,
             Err(_) => {
@@ -56,9 +57,8 @@ impl Worker {
         let (parts, mut body) = request.into_parts();
         let mut accepted = arrival.accept(self, parts);
         let result = self.stages(&snapshot, &mut accepted, &mut body).await;
-        let late = matches!(&result, Err(error) if error.reason() == Reason::BodyTimeout);
-        if result.is_err() && !late && !body.is_end_stream() {
-            stages::drain(&accepted, body).await;
+        if result.is_err() && !accepted.unfinished && !body.is_end_stream() {
+            stages::drain(&mut accepted, body).await;
         }
         accepted.respond(result)
     }
@@ -73,6 +73,7 @@ impl Worker {
         B: Body<Data = Bytes> + Send + Unpin,
         B::Error: std::fmt::Display,
     {
+        stages::check_host(accepted)?;
         let endpoint = accepted.endpoint()?;
         let settings = &self.gateway.settings;
         stages::check_length(accepted, body, settings, &self.shard).await?;

@@ -121,6 +121,7 @@ impl Fixture {
             Some(json) => json.to_string().into(),
         };
         let mut request = Request::builder().method(self.method()).uri(self.text("/request/path"));
+        request = request.header("host", "gateway");
         let headers = self.json.pointer("/request/headers").and_then(Value::as_object);
         for (name, value) in headers.into_iter().flatten() {
             // A list gives the same header several times.

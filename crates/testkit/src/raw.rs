@@ -1,13 +1,24 @@
 //! A TCP connection on which a test sends any bytes it likes.
 
 use crate::{eventually, within};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use std::net::{IpAddr, SocketAddr};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::TlsConnector;
+
+/// Bytes in both directions, encrypted or not.
+trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 /// A raw client connection.
 pub struct RawConnection {
-    socket: TcpStream,
+    socket: Box<dyn Duplex>,
+    /// The ports of this side and of the other.
+    ports: (u16, u16),
     buffer: Vec<u8>,
 }
 
@@ -44,6 +55,11 @@ impl RawReply {
     }
 }
 
+fn ports(socket: &TcpStream) -> (u16, u16) {
+    let near = socket.local_addr().expect("own address").port();
+    (near, socket.peer_addr().map_or(0, |addr| addr.port()))
+}
+
 impl RawConnection {
     /// Connects.
     pub async fn open(addr: SocketAddr) -> Self {
@@ -59,21 +75,41 @@ impl RawConnection {
         Self::over(socket.unwrap_or_else(|error| panic!("connect to {addr} from {source}: {error}")))
     }
 
+    /// Connects; dropping the connection resets it (RST) instead of closing it.
+    pub async fn open_abrupt(addr: SocketAddr) -> Self {
+        let socket = within("connect", TcpStream::connect(addr)).await.expect("connect");
+        socket.set_zero_linger().expect("linger");
+        Self::over(socket)
+    }
+
+    /// Connects with TLS.
+    pub async fn open_tls(addr: SocketAddr, config: Arc<ClientConfig>) -> Self {
+        let socket = within("connect", TcpStream::connect(addr)).await.expect("connect");
+        let ports = ports(&socket);
+        let handshake = TlsConnector::from(config).connect(ServerName::from(addr.ip()), socket);
+        let socket = within("a TLS handshake", handshake).await.expect("a TLS handshake");
+        Self { socket: Box::new(socket), ports, buffer: Vec::new() }
+    }
+
     fn over(socket: TcpStream) -> Self {
         let _ = socket.set_nodelay(true);
-        Self { socket, buffer: Vec::new() }
+        let ports = ports(&socket);
+        Self { socket: Box::new(socket), ports, buffer: Vec::new() }
     }
 
     /// Sends bytes; an error means the other side has left, which is an answer too.
     pub async fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        within("send bytes", self.socket.write_all(bytes)).await
+        let sent = async {
+            self.socket.write_all(bytes).await?;
+            self.socket.flush().await
+        };
+        within("send bytes", sent).await
     }
 
     /// Waits until the other side has taken everything sent so far out of its socket, or has closed it. What is sent
     /// next comes to it as a read of its own. Only for the loopback interface: the kernel's table shows both ends.
     pub async fn taken(&self) {
-        let near = self.socket.local_addr().expect("own address").port();
-        let far = self.socket.peer_addr().map_or(0, |addr| addr.port());
+        let (near, far) = self.ports;
         let ends = (format!(":{far:04X}"), format!(":{near:04X}"));
         eventually("the other side reads what was sent", || async {
             let table = std::fs::read_to_string("/proc/net/tcp").expect("/proc is readable");
@@ -84,6 +120,16 @@ impl RawConnection {
                 local && remote && !fields.nth(1).is_some_and(|queues| queues.ends_with(":00000000"))
             });
             (!waiting).then_some(())
+        })
+        .await;
+    }
+
+    /// Reads until this text has come; the connection must not end before.
+    pub async fn until(&mut self, text: &str) {
+        within(text, async {
+            while !String::from_utf8_lossy(&self.buffer).contains(text) {
+                assert!(self.fill().await, "the connection ended before {text:?}");
+            }
         })
         .await;
     }

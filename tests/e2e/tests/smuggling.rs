@@ -48,6 +48,16 @@ fn ambiguous(start: &str) -> Vec<Ambiguous> {
             format!("content-length: {length}\r\nContent-Length: {length}\r\n"),
             format!("{body}{SMUGGLED}"),
         ),
+        with(
+            "one coding twice",
+            "Transfer-Encoding: chunked\r\ntransfer-encoding: chunked\r\n".to_owned(),
+            format!("{chunked}{SMUGGLED}"),
+        ),
+        with(
+            "another coding before",
+            "Transfer-Encoding: gzip, chunked\r\n".to_owned(),
+            format!("{chunked}{SMUGGLED}"),
+        ),
     ]
 }
 
@@ -93,8 +103,32 @@ async fn in_one_write() {
     for case in ambiguous(&format!("POST {PATH} HTTP/1.1")) {
         let request = format!("{}{}", case.head, case.payload);
         let reply = bad_request(&gateway, case.what, &[request.as_bytes()]).await;
-        assert!(reply.text().contains("conflicting Content-Length headers"), "{}: {reply:?}", case.what);
+        let text = match case.what.contains("coding") && !case.what.contains("length") {
+            true => "Transfer-Encoding has to be `chunked`, once",
+            false => "conflicting Content-Length headers",
+        };
+        assert!(reply.text().contains(text), "{}: {reply:?}", case.what);
         assert!(reply.header("x-aisix-request-id").is_some(), "{}: {reply:?}", case.what);
+    }
+    unharmed(&upstream, &gateway).await;
+}
+
+#[tokio::test]
+async fn codings_that_are_not_exactly_chunked() {
+    let (upstream, gateway) = started().await;
+    let body = chat_body(json!({})).to_string();
+    let payload = format!("{:x}\r\n{body}\r\n0\r\n\r\n{SMUGGLED}", body.len());
+    for coding in
+        ["chunked, chunked", "gzip", "gzip, chunked", "chunked, gzip", "chunked;q=1", "identity", ""]
+    {
+        for start in [format!("POST {PATH} HTTP/1.1"), "GET /livez HTTP/1.1".to_owned()] {
+            let head = format!(
+                "{start}\r\nhost: x\r\nauthorization: Bearer {CALLER_KEY}\r\n\
+                 content-type: application/json\r\ntransfer-encoding: {coding}\r\n\r\n"
+            );
+            let reply = bad_request(&gateway, coding, &[format!("{head}{payload}").as_bytes()]).await;
+            assert!(reply.text().contains("Transfer-Encoding has to be"), "{coding}: {reply:?}");
+        }
     }
     unharmed(&upstream, &gateway).await;
 }

@@ -6,11 +6,13 @@
 //! is renamed in place, so that the request reaches the pipeline, is refused
 //! there like any other bad request, and leaves the usual traces.
 //!
+//! The same happens to a transfer coding other than one `chunked`.
+//!
 //! A connection carries one request after the other, and a client may send the
 //! next before it has the answer (RFC 9112, 9.3.2). So the boundaries of the
 //! bodies are followed too, and every head is looked at, wherever it starts.
 
-use aisix_proxy::CONFLICTING_LENGTH;
+use aisix_proxy::{CONFLICTING_LENGTH, UNSUPPORTED_CODING};
 
 const LENGTH: &[u8] = b"content-length";
 const CODING: &[u8] = b"transfer-encoding";
@@ -28,9 +30,18 @@ enum Place {
     /// In the line that gives the length of a chunk (RFC 9112, 7.1).
     ChunkSize,
     /// Behind the last chunk.
-    Trailer,
+    Trailer(Trailer),
     /// The library refuses what came and closes the connection.
     Lost,
+}
+
+/// Where in the trailer section. Only CRLF ends its lines for the library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trailer {
+    LineStart,
+    Line,
+    LineCr,
+    LastCr,
 }
 
 /// What was seen of a connection's requests. They may arrive in any number of
@@ -40,6 +51,8 @@ pub(super) struct Framing {
     place: Place,
     head: Head,
     line: Line,
+    /// A request has just ended.
+    ended: bool,
 }
 
 /// What was seen of the current request head.
@@ -74,31 +87,65 @@ impl Line {
 }
 
 impl Framing {
-    /// Looks through the bytes that came next and spoils what contradicts.
-    pub(super) fn inspect(&mut self, mut bytes: &mut [u8]) {
-        while !bytes.is_empty() {
-            bytes = match self.place {
-                Place::Lost => return,
+    /// Looks through the bytes that came next, up to the end of the request
+    /// that they belong to, and spoils what contradicts. Says how many they are.
+    pub(super) fn inspect(&mut self, bytes: &mut [u8]) -> usize {
+        let mut at = 0;
+        while at < bytes.len() && !std::mem::take(&mut self.ended) {
+            at += match self.place {
+                Place::Lost => bytes.len() - at,
                 Place::Body { left, chunked } => {
-                    let taken = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+                    let taken = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len() - at);
                     self.passed(left - taken as u64, chunked);
-                    &mut bytes[taken..]
+                    taken
                 }
-                Place::Head | Place::ChunkSize | Place::Trailer => self.line(bytes),
+                Place::Trailer(place) => {
+                    self.trailer(place, bytes[at]);
+                    1
+                }
+                Place::Head | Place::ChunkSize => self.line(&mut bytes[at..]),
             };
         }
+        self.ended = false;
+        at
+    }
+
+    /// Whether nothing of the next request has come.
+    pub(super) fn between(&self) -> bool {
+        self.place == Place::Head && !self.head.begun && self.line.length == 0
+    }
+
+    /// Whether the library cannot have understood how long the body is.
+    pub(super) fn lost(&self) -> bool {
+        self.place == Place::Lost
+    }
+
+    fn enter(&mut self, place: Place) {
+        self.ended = place == Place::Head;
+        self.place = place;
     }
 
     fn passed(&mut self, left: u64, chunked: bool) {
-        self.place = match left {
+        self.enter(match left {
             0 if chunked => Place::ChunkSize,
             0 => Place::Head,
             left => Place::Body { left, chunked },
-        };
+        });
     }
 
-    /// Takes a line, or the part of one that has come; what is left after it.
-    fn line<'a>(&mut self, bytes: &'a mut [u8]) -> &'a mut [u8] {
+    fn trailer(&mut self, place: Trailer, byte: u8) {
+        self.enter(match (place, byte) {
+            (Trailer::LineStart, b'\r') => Place::Trailer(Trailer::LastCr),
+            (Trailer::Line, b'\r') => Place::Trailer(Trailer::LineCr),
+            (Trailer::LineStart | Trailer::Line, _) => Place::Trailer(Trailer::Line),
+            (Trailer::LineCr, b'\n') => Place::Trailer(Trailer::LineStart),
+            (Trailer::LastCr, b'\n') => Place::Head,
+            (Trailer::LineCr | Trailer::LastCr, _) => Place::Lost,
+        });
+    }
+
+    /// Takes a line, or the part of one that has come, and says how long it is.
+    fn line(&mut self, bytes: &mut [u8]) -> usize {
         let end = memchr::memchr(b'\n', bytes);
         let (part, rest) = bytes.split_at_mut(end.unwrap_or(bytes.len()));
         if self.line.length == 0 {
@@ -107,33 +154,31 @@ impl Framing {
         self.line.length += part.len();
         match self.place {
             Place::Head => self.header(part),
-            Place::ChunkSize => self.line.carried.extend_from_slice(part),
-            _ => {}
+            _ => self.line.carried.extend_from_slice(part),
         }
-        if end.is_none() {
-            return rest;
-        }
+        let Some(newline) = rest.first_mut() else { return part.len() };
         let line = std::mem::take(&mut self.line);
         match self.place {
-            Place::Head => self.head_line(&line),
-            Place::ChunkSize => self.place = chunk(&line.carried),
-            // A blank line ends the trailer section.
-            _ if line.is_blank() => self.place = Place::Head,
-            _ => {}
+            Place::Head => self.head_line(&line, part, newline),
+            _ => self.place = chunk(&line.carried),
         }
-        &mut rest[1..]
+        part.len() + 1
     }
 
-    /// A line of the head is complete.
-    fn head_line(&mut self, line: &Line) {
+    /// A line of the head is complete; this is the part of it that came last.
+    fn head_line(&mut self, line: &Line, part: &mut [u8], newline: &mut u8) {
         let value = line.carried.trim_ascii();
         match line.header {
             Some(LENGTH) => self.head.body = length(value),
-            Some(_) => self.head.body = coding(value),
+            Some(_) if value.eq_ignore_ascii_case(b"chunked") => self.head.body = Place::ChunkSize,
+            Some(_) if part.len() == line.length => part[..CODING.len()].copy_from_slice(OTHER_CODING),
+            // The name is gone by already; this is no legal value, and the head is refused.
+            Some(_) => *newline = 0,
             None => {}
         }
         if line.is_blank() && self.head.begun {
-            self.place = std::mem::take(&mut self.head).body;
+            let body = std::mem::take(&mut self.head).body;
+            self.enter(body);
         } else {
             self.head.begun |= !line.is_blank();
         }
@@ -183,10 +228,14 @@ impl Head {
     /// Counts a header; what to put in place of its name when it contradicts.
     fn contradiction(&mut self, name: &[u8]) -> Option<&'static [u8]> {
         *if name == LENGTH { &mut self.lengths } else { &mut self.codings } += 1;
-        if self.lengths + self.codings.min(1) < 2 {
+        if self.lengths + self.codings < 2 {
             return None;
         }
-        Some(if name == LENGTH { CONFLICTING_LENGTH.as_bytes() } else { SPOILED_CODING })
+        Some(match (name, self.lengths) {
+            (LENGTH, _) => CONFLICTING_LENGTH.as_bytes(),
+            (_, 0) => OTHER_CODING,
+            _ => SPOILED_CODING,
+        })
     }
 }
 
@@ -196,15 +245,10 @@ fn length(value: &[u8]) -> Place {
         std::str::from_utf8(value).ok().filter(|value| value.bytes().all(|byte| byte.is_ascii_digit()));
     match digits.and_then(|digits| digits.parse().ok()) {
         Some(0) => Place::Head,
-        Some(left) => Place::Body { left, chunked: false },
-        None => Place::Lost,
+        // The library has other uses for the last two numbers.
+        Some(left) if left < u64::MAX - 1 => Place::Body { left, chunked: false },
+        _ => Place::Lost,
     }
-}
-
-/// A body in a transfer coding. The last one has to be `chunked` (RFC 9112, 6.3).
-fn coding(value: &[u8]) -> Place {
-    let last = value.rsplit(|byte| *byte == b',').next().unwrap_or_default();
-    if last.trim_ascii().eq_ignore_ascii_case(b"chunked") { Place::ChunkSize } else { Place::Lost }
 }
 
 /// What follows the line that gives a chunk's length.
@@ -212,23 +256,35 @@ fn chunk(line: &[u8]) -> Place {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let size = std::str::from_utf8(&line[..digits]).ok().and_then(|size| u64::from_str_radix(size, 16).ok());
     match size.map(|size| (size, size.checked_add(2))) {
-        Some((0, _)) => Place::Trailer,
+        Some((0, _)) => Place::Trailer(Trailer::LineStart),
         Some((_, Some(left))) => Place::Body { left, chunked: true },
         _ => Place::Lost,
     }
 }
 
-/// As long as `transfer-encoding`, and no name that means anything.
+/// In place of `transfer-encoding`, and as long, beside a length.
 const SPOILED_CODING: &[u8] = b"x-bad-framing-:\t\t";
+/// The same for a coding that is refused for itself; a value that begins with
+/// [`UNSUPPORTED_CODING`].
+const OTHER_CODING: &[u8] = b"x-bad-framing-:?\t";
+const _: () = assert!(OTHER_CODING[15] == UNSUPPORTED_CODING && OTHER_CODING.len() == CODING.len());
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Looks through all of the bytes.
+    fn inspect(framing: &mut Framing, mut bytes: &mut [u8]) {
+        while !bytes.is_empty() {
+            let taken = framing.inspect(bytes);
+            bytes = &mut bytes[taken..];
+        }
+    }
+
     fn inspected(head: &str) -> String {
         let mut bytes = head.as_bytes().to_vec();
-        Framing::default().inspect(&mut bytes);
+        inspect(&mut Framing::default(), &mut bytes);
         String::from_utf8(bytes).expect("UTF-8")
     }
 
@@ -254,21 +310,60 @@ mod tests {
     }
 
     #[test]
+    fn codings_that_are_not_understood_are_renamed() {
+        for coding in ["gzip, chunked", "gzip", "chunked, chunked", "chunked;q=1", "identity", ""] {
+            let seen = inspected(&format!("POST / HTTP/1.1\r\nTransfer-Encoding:{coding}\r\n\r\n"));
+            assert_eq!(seen, format!("POST / HTTP/1.1\r\nx-bad-framing-:?\t:{coding}\r\n\r\n"));
+        }
+        let twice =
+            inspected("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n");
+        assert_eq!(
+            twice,
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nx-bad-framing-:?\t: chunked\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn a_request_ends_where_the_next_one_may_begin() {
+        for request in BEFORE {
+            for behind in ["\r\n", "GET / HTTP/1.1\r\n\r\n", "G", "0\r\n\r\n"] {
+                let mut framing = Framing::default();
+                let mut bytes = format!("{request}{behind}").into_bytes();
+                assert!(framing.between());
+                assert_eq!(framing.inspect(&mut bytes), request.len(), "{request:?}{behind:?}");
+                assert!(framing.between());
+                for at in 1..request.len() {
+                    let mut framing = Framing::default();
+                    let mut bytes = request.as_bytes().to_vec();
+                    assert_eq!(framing.inspect(&mut bytes[..at]), at);
+                    assert!(!framing.between(), "{request:?} at {at}");
+                    assert_eq!(framing.inspect(&mut bytes[at..]), request.len() - at);
+                    assert!(framing.between());
+                }
+            }
+        }
+    }
+
+    #[test]
     fn cuts_do_not_hide_contradictions() {
         for head in [
             "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
             "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n",
             "\r\n\nPOST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            "POST / HTTP/1.1\nTransfer-Encoding:\n\n",
         ] {
             for cut in 0..head.len() {
                 let (mut first, mut second) =
                     (head.as_bytes()[..cut].to_vec(), head.as_bytes()[cut..].to_vec());
                 let mut framing = Framing::default();
-                framing.inspect(&mut first);
-                framing.inspect(&mut second);
+                inspect(&mut framing, &mut first);
+                inspect(&mut framing, &mut second);
                 let seen = [first, second].concat();
                 let spoiled = memchr::memmem::find(&seen, CONFLICTING_LENGTH.as_bytes()).is_some()
-                    || seen.contains(&b'(');
+                    || seen.contains(&b'(')
+                    || seen.contains(&0);
                 assert!(spoiled, "cut at {cut}: {}", String::from_utf8_lossy(&seen));
             }
         }
@@ -279,7 +374,7 @@ mod tests {
         "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n",
         "POST / HTTP/1.1\r\nContent-Length: 22\r\n\r\nContent-Length: 1\r\n\r\n ",
         "POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
-        "POST / HTTP/1.1\r\nTransfer-Encoding: gzip, Chunked\r\n\r\n3;a=b\r\n\n\n\n\r\n1A\r\nContent-Length: 1\r\n: 2\r\n\r\n\r\n0\r\nContent-Length: 5\r\n\r\n",
+        "POST / HTTP/1.1\r\nTransfer-Encoding:  Chunked \r\n\r\n3;a=b\r\n\n\n\n\r\n1A\r\nContent-Length: 1\r\n: 2\r\n\r\n\r\n0\r\n\n\nContent-Length: 5\n\n\r\n\r\n",
     ];
 
     proptest! {
@@ -296,7 +391,7 @@ mod tests {
             at.sort_unstable();
             let mut framing = Framing::default();
             for window in at.windows(2) {
-                framing.inspect(&mut bytes[window[0]..window[1]]);
+                inspect(&mut framing, &mut bytes[window[0]..window[1]]);
             }
             let (first, second) = bytes.split_at(good.len());
             prop_assert_eq!(String::from_utf8_lossy(first), good);
@@ -314,7 +409,7 @@ mod tests {
             at.sort_unstable();
             let mut framing = Framing::default();
             for window in at.windows(2) {
-                framing.inspect(&mut bytes[window[0]..window[1]]);
+                inspect(&mut framing, &mut bytes[window[0]..window[1]]);
             }
             prop_assert_eq!(&bytes[..], &head[..]);
         }
@@ -322,7 +417,7 @@ mod tests {
         #[test]
         fn the_length_never_changes(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let mut copy = bytes.clone();
-            Framing::default().inspect(&mut copy);
+            inspect(&mut Framing::default(), &mut copy);
             prop_assert_eq!(copy.len(), bytes.len());
         }
     }

@@ -5,14 +5,14 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc,
-        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::Response;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -24,6 +24,9 @@ const HEAD: u8 = 1;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// HTTP/2 frames belong to the connection, not to one request.
 const MULTIPLEXED: u8 = 2;
+/// How much of what a client sends ahead is taken out of its socket. A client
+/// that sends more is not seen to leave before the request under way is over.
+const MAX_AHEAD: usize = 64 * 1024;
 
 /// Shared between a connection's bytes, its requests and its clock.
 pub(super) struct Activity {
@@ -33,6 +36,10 @@ pub(super) struct Activity {
     since: AtomicU64,
     /// Requests whose response is not complete.
     busy: AtomicUsize,
+    /// Whether bytes are held back until none is under way.
+    holding: AtomicBool,
+    /// The connection's task, to be woken then.
+    held: Mutex<Option<Waker>>,
 }
 
 impl Activity {
@@ -42,7 +49,23 @@ impl Activity {
             phase: AtomicU8::new(IDLE),
             since: AtomicU64::new(0),
             busy: AtomicUsize::new(0),
+            holding: AtomicBool::new(false),
+            held: Mutex::new(None),
         })
+    }
+
+    /// Bytes are held back from this task.
+    fn hold(&self, task: &Waker) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        *held = Some(task.clone());
+        self.holding.store(true, Ordering::Relaxed);
+    }
+
+    fn release(&self) {
+        if self.holding.swap(false, Ordering::Relaxed) {
+            let held = self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
+            held.into_iter().for_each(Waker::wake);
+        }
     }
 
     fn enter(&self, phase: u8) {
@@ -121,6 +144,7 @@ impl Drop for Busy {
     fn drop(&mut self) {
         if self.0.busy.fetch_sub(1, Ordering::Relaxed) == 1 && self.0.phase() != MULTIPLEXED {
             self.0.enter(IDLE);
+            self.0.release();
         } else {
             self.0.since.store(self.0.began.elapsed().as_millis() as u64, Ordering::Relaxed);
         }
@@ -130,7 +154,11 @@ impl Drop for Busy {
 /// Makes the response to an unreadable request head from its status.
 pub(super) type Refuse = Box<dyn Fn(u16) -> Option<Response<Bytes>> + Send>;
 
-/// A stream that watches request heads go by.
+/// A stream that watches requests go by.
+///
+/// The library gets a request and nothing behind it until its response is
+/// complete: it looks for the end of the connection only while it has nothing
+/// else to read, and without that a client that leaves would not be noticed.
 pub(super) struct Guard<T> {
     io: T,
     activity: Arc<Activity>,
@@ -140,24 +168,47 @@ pub(super) struct Guard<T> {
     refuse: Refuse,
     /// A response that takes the place of the library's bare one.
     instead: Option<BytesMut>,
+    /// What came behind the request under way.
+    ahead: BytesMut,
 }
 
 impl<T> Guard<T> {
     pub(super) fn new(io: T, activity: Arc<Activity>, refuse: Refuse) -> Self {
-        Self { io, activity, framing: Framing::default(), preface: Some(0), refuse, instead: None }
+        let (framing, ahead) = (Framing::default(), BytesMut::new());
+        Self { io, activity, framing, preface: Some(0), refuse, instead: None, ahead }
     }
 
-    fn saw(&mut self, bytes: &mut [u8]) {
-        if bytes.is_empty() || self.activity.phase() == MULTIPLEXED {
-            return;
-        }
-        if self.preface_follows(bytes) {
-            return;
+    /// Says how many of the bytes may go on.
+    fn saw(&mut self, bytes: &mut [u8]) -> usize {
+        if bytes.is_empty() || self.activity.phase() == MULTIPLEXED || self.preface_follows(bytes) {
+            return bytes.len();
         }
         if self.activity.phase() == IDLE && !self.activity.is_busy() {
             self.activity.enter(HEAD);
         }
-        self.framing.inspect(bytes);
+        self.framing.inspect(bytes)
+    }
+
+    /// Whether a request was read to its end and is being answered.
+    fn answering(&self) -> bool {
+        self.framing.between() && self.activity.is_busy() && self.activity.phase() != MULTIPLEXED
+    }
+
+    /// Hands over what was held back. Blank lines in front of a request mean
+    /// nothing (RFC 9112, 2.2) and would look like a request that is slow to come.
+    fn replay(&mut self, buf: &mut ReadBuf<'_>) {
+        while self.framing.between() {
+            match &self.ahead[..] {
+                [b'\r', b'\n', ..] => self.ahead.advance(2),
+                [b'\n', ..] => self.ahead.advance(1),
+                _ => break,
+            }
+        }
+        let before = buf.filled().len();
+        buf.put_slice(&self.ahead[..buf.remaining().min(self.ahead.len())]);
+        let taken = self.saw(&mut buf.filled_mut()[before..]);
+        buf.set_filled(before + taken);
+        self.ahead.advance(taken);
     }
 
     /// Whether the connection begins, as far as it has come, like HTTP/2
@@ -186,7 +237,11 @@ impl<T> Guard<T> {
             return None;
         }
         let status = std::str::from_utf8(bytes.strip_prefix(b"HTTP/1.")?.get(2..5)?).ok()?.parse().ok()?;
-        let response = (self.refuse)(status)?;
+        let response = (self.refuse)(match status {
+            // Not the head is too large but the length that it declares.
+            431 if self.framing.lost() => 413,
+            status => status,
+        })?;
         let mut out = BytesMut::with_capacity(512);
         out.put_slice(format!("HTTP/1.1 {}\r\n", response.status()).as_bytes());
         for (name, value) in response.headers() {
@@ -206,11 +261,39 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guard<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        let polled = Pin::new(&mut this.io).poll_read(cx, buf);
-        if let Poll::Ready(Ok(())) = &polled {
-            this.saw(&mut buf.filled_mut()[before..]);
+        if this.answering() {
+            return this.poll_ahead(cx);
         }
-        polled
+        if !this.ahead.is_empty() {
+            this.replay(buf);
+            if buf.filled().len() > before {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        std::task::ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        let taken = this.saw(&mut buf.filled_mut()[before..]);
+        this.ahead.extend_from_slice(&buf.filled()[before + taken..]);
+        buf.set_filled(before + taken);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncRead + Unpin> Guard<T> {
+    /// Waits for the end of the connection; what comes before it is kept.
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.ahead.len() < MAX_AHEAD {
+            let mut space = [std::mem::MaybeUninit::uninit(); 2048];
+            let mut piece = ReadBuf::uninit(&mut space);
+            match Pin::new(&mut self.io).poll_read(cx, &mut piece)? {
+                Poll::Ready(()) if piece.filled().is_empty() => return Poll::Ready(Ok(())),
+                Poll::Ready(()) => self.ahead.extend_from_slice(piece.filled()),
+                Poll::Pending => break,
+            }
+        }
+        if !self.ahead.is_empty() {
+            self.activity.hold(cx.waker());
+        }
+        Poll::Pending
     }
 }
 

@@ -8,7 +8,9 @@ use std::{
 use aisix_core::{Dialect, Error, Lifecycle, Reason, RequestId};
 use aisix_telemetry::{EndpointInfo, Record, RecordStart};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header, request::Parts};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header, request::Parts,
+};
 
 use super::{CONFLICTING_LENGTH, client_ip};
 use crate::{
@@ -77,6 +79,8 @@ impl Arrival {
             headers: parts.headers,
             method: parts.method,
             uri: parts.uri,
+            version: parts.version,
+            unfinished: false,
             client_ip: self.client_ip,
             found: self.found,
             head,
@@ -93,6 +97,10 @@ pub(crate) struct Accepted {
     pub(crate) method: Method,
     /// The URI as the client sent it.
     pub(crate) uri: Uri,
+    /// HTTP version of the request.
+    pub(crate) version: Version,
+    /// The rest of the body will not be read, so the connection carries no other request.
+    pub(crate) unfinished: bool,
     found: Found,
     head: Head,
     in_flight: InFlight,
@@ -126,7 +134,7 @@ impl Accepted {
             self.record.fail(error);
         }
         let (mut head, reply) = self.head.prepare(result);
-        if self.headers.contains_key(CONFLICTING_LENGTH) {
+        if self.unfinished || self.headers.contains_key(CONFLICTING_LENGTH) {
             // Where the next request on this connection begins is anyone's guess.
             head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -171,6 +179,8 @@ fn request_id(headers: &HeaderMap, accepted: &[HeaderName]) -> RequestId {
 /// The response to a request whose head could not be read.
 pub fn refuse_head(status: u16) -> Response<Bytes> {
     let error = match status {
+        413 => Error::new(Reason::BodyTooLarge, "the declared length of the request body is too large"),
+        414 => Error::new(Reason::BadRequest, "the request target is too long").with_status(414),
         431 => Error::new(Reason::HeadTooLarge, "the request head is too large"),
         _ => Error::new(Reason::BadRequest, "the request head cannot be read as HTTP").with_status(status),
     };

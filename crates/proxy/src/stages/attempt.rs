@@ -51,12 +51,13 @@ pub(crate) async fn attempt(
     let mut tried = 0;
     loop {
         let started = Instant::now();
+        // Counted first: the client may leave in the middle of it.
+        accepted.record.attempts += 1;
         let result = if call.head.stream {
             exchange.stream(&call, &plan, started).await
         } else {
             exchange.whole(&call, &plan).await
         };
-        accepted.record.attempts += 1;
         let error = match result {
             Ok(reply) => return Ok(reply),
             Err(error) => error,

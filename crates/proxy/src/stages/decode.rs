@@ -44,7 +44,9 @@ where
             "invalid JSON request body: header `content-type`: expected application/json",
         ));
     }
-    let bytes = read(body, &accepted.headers, settings).await?;
+    let read = read(body, &accepted.headers, settings).await;
+    // Of what is merely too large the rest may still come.
+    let bytes = read.inspect_err(|e| accepted.unfinished = e.reason() != Reason::BodyTooLarge)?;
     let body = Document::parse(bytes)
         .map_err(|e| Error::bad_request(format_args!("invalid JSON request body: {e}")))?;
     let head = format.head(&body)?;

@@ -1,4 +1,5 @@
-//! Checks of the declared body length, before anything else is looked at.
+//! Checks of the message itself, before anything else is looked at: its host and
+//! the declared length of its body.
 
 use std::{
     future::poll_fn,
@@ -11,8 +12,8 @@ use aisix_core::{Error, Reason};
 use aisix_telemetry::Shard;
 use bytes::Bytes;
 use http::{
-    HeaderMap,
-    header::{CONTENT_LENGTH, EXPECT},
+    HeaderMap, HeaderValue, Version,
+    header::{CONTENT_LENGTH, EXPECT, HOST},
 };
 use hyper::body::Body;
 
@@ -23,10 +24,29 @@ use crate::gateway::Settings;
 /// of the body, so that the refusal is an ordinary response. It is as long as
 /// `content-length`.
 pub const CONFLICTING_LENGTH: &str = "x-bad-framing-";
+/// The first byte of the value of [`CONFLICTING_LENGTH`] when nothing
+/// contradicts, but the transfer coding is none that the gateway reads.
+pub const UNSUPPORTED_CODING: u8 = b'?';
 
 /// How much of a refused body is read, so that the client gets to read the answer.
 const DRAIN_BYTES: u64 = 32 * 1024 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(5);
+
+/// What is wrong with the host of a request: HTTP/1.1 names it once, HTTP/1.0 at
+/// most once (RFC 9112, 3.2).
+pub fn host_problem(version: Version, headers: &HeaderMap) -> Option<&'static str> {
+    match (version, headers.get_all(HOST).iter().take(2).count()) {
+        (Version::HTTP_11, 0) => Some("missing Host header"),
+        (Version::HTTP_10 | Version::HTTP_11, 2) => Some("more than one Host header"),
+        _ => None,
+    }
+}
+
+/// Refuses a request without a clear host.
+pub(crate) fn check_host(accepted: &Accepted) -> Result<(), Error> {
+    let problem = host_problem(accepted.version, &accepted.headers);
+    problem.map_or(Ok(()), |text| Err(Error::new(Reason::BadRequest, text)))
+}
 
 /// Refuses conflicting lengths (400) and lengths over the limit (413).
 pub(crate) async fn check_length<B>(
@@ -38,6 +58,10 @@ pub(crate) async fn check_length<B>(
 where
     B: Body<Data = Bytes> + Unpin,
 {
+    let other_coding = |value: &HeaderValue| value.as_bytes().first() == Some(&UNSUPPORTED_CODING);
+    if accepted.headers.get(CONFLICTING_LENGTH).is_some_and(other_coding) {
+        return Err(Error::new(Reason::BadRequest, "Transfer-Encoding has to be `chunked`, once"));
+    }
     if accepted.headers.contains_key(CONFLICTING_LENGTH)
         || accepted.headers.get_all(CONTENT_LENGTH).iter().count() > 1
     {
@@ -71,14 +95,16 @@ pub(super) fn declared(headers: &HeaderMap) -> Option<u64> {
 /// read the answer instead of a broken connection. Says how much came and how it
 /// ended.
 pub(crate) async fn drain<B: Body<Data = Bytes> + Unpin>(
-    accepted: &Accepted,
+    accepted: &mut Accepted,
     body: B,
 ) -> (u64, &'static str) {
     // A client that waits for "100 Continue" has sent nothing yet and need not.
     if accepted.headers.contains_key(EXPECT) {
         return (0, "completed");
     }
-    Box::pin(read_off(body)).await
+    let (drained, outcome) = Box::pin(read_off(body)).await;
+    accepted.unfinished = outcome != "completed";
+    (drained, outcome)
 }
 
 async fn read_off<B: Body<Data = Bytes> + Unpin>(mut body: B) -> (u64, &'static str) {
