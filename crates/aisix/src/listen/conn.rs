@@ -33,6 +33,10 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a connection without a request may take to close when the listener stops.
 const LAST_GRACE: Duration = Duration::from_secs(1);
 
+/// What HTTP/2 admits of a request head: about what the library admits of one
+/// of HTTP/1.1.
+const MAX_HEADER_LIST: u32 = 400 * 1024;
+
 /// Serves a connection until it closes.
 pub(super) async fn serve<S: Serve>(
     stream: TcpStream,
@@ -75,7 +79,11 @@ where
     // Slow heads are the guard's business; the library's own limit would also
     // close connections that are merely idle.
     builder.http1().timer(TokioTimer::new()).header_read_timeout(None);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_secs(30))
+        .max_header_list_size(MAX_HEADER_LIST);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(guarded), service));
     let mut overdue = pin!(watch(activity.clone(), settings));
     let result = tokio::select! {
