@@ -1,4 +1,5 @@
-//! Stopping: keep serving until no request is in flight, then close.
+//! Stopping: keep serving until no request is in flight, then close. Requests
+//! that take too long are cut off, and get the time to say so.
 
 use std::time::Duration;
 
@@ -10,6 +11,10 @@ use crate::listen::Stopper;
 
 const POLL: Duration = Duration::from_millis(100);
 const REPORT: Duration = Duration::from_secs(5);
+/// For the last words of requests that are cut off.
+const CUT_GRACE: Duration = Duration::from_secs(1);
+/// For connections to close that did not by themselves.
+const END_GRACE: Duration = Duration::from_millis(200);
 
 /// Drains and closes. `false` when the time was up before the last request was
 /// answered.
@@ -30,12 +35,20 @@ pub(crate) async fn drain(lifecycle: &Lifecycle, settings: &ShutdownConfig, stop
     let left = lifecycle.in_flight();
     if left > 0 {
         tracing::warn!(in_flight = left, "shutdown.max_drain_secs is over; requests under way are cut");
+        lifecycle.cut_off();
     } else {
         tracing::info!("drain complete");
     }
+    let closed = || lifecycle.in_flight() == 0 && stopper.open() == 0;
     stopper.stop();
-    while stopper.open() > 0 && Instant::now() < deadline {
+    wait(if left > 0 { Instant::now() + CUT_GRACE } else { deadline }, closed).await;
+    stopper.end();
+    wait(Instant::now() + END_GRACE, closed).await;
+    left == 0
+}
+
+async fn wait(deadline: Instant, closed: impl Fn() -> bool) {
+    while !closed() && Instant::now() < deadline {
         sleep(Duration::from_millis(10)).await;
     }
-    left == 0
 }

@@ -93,6 +93,8 @@ error_table! {
     UpstreamConfig: 400, "invalid_request_error" / "invalid_request_error", None, Gateway, false;
     /// The stored upstream credential cannot be used.
     UpstreamCredential: 401, "authentication_error" / "authentication_error", None, Gateway, false;
+    /// The gateway stops and cannot wait any longer.
+    ShuttingDown: 503, "service_unavailable" / "service_unavailable", Some("shutting_down"), Gateway, false;
     /// The gateway failed.
     Internal: 500, "internal_error" / "internal_error", None, Gateway, false;
     /// The upstream answered with an error status.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub struct Lifecycle {
     draining: AtomicBool,
     configured: AtomicBool,
+    cut_off: AtomicBool,
     in_flight: AtomicUsize,
 }
 
@@ -24,6 +25,16 @@ impl Lifecycle {
     /// Whether the process was told to stop.
     pub fn draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    /// The time to drain is over: what is under way has to end now.
+    pub fn cut_off(&self) {
+        self.cut_off.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether what is under way has to end.
+    pub fn is_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::Relaxed)
     }
 
     /// A configuration was applied. Readiness never turns false again for

@@ -22,7 +22,7 @@ use hyper::body::Body;
 use crate::{
     endpoints::Answer,
     gateway::Worker,
-    reply::{Reply, ReplyBody},
+    reply::{Reply, ReplyBody, fault},
     snapshot::Snapshot,
     stages::{self, Accepted, Arrival},
 };
@@ -56,9 +56,20 @@ impl Worker {
         let snapshot = self.gateway.snapshot.load_full();
         let (parts, mut body) = request.into_parts();
         let mut accepted = arrival.accept(self, parts);
-        let result = self.stages(&snapshot, &mut accepted, &mut body).await;
-        if result.is_err() && !accepted.unfinished && !body.is_end_stream() {
-            stages::drain(&mut accepted, body).await;
+        let result = {
+            let mut stages = pin!(self.stages(&snapshot, &mut accepted, &mut body));
+            poll_fn(|cx| match stages.as_mut().poll(cx) {
+                Poll::Pending if self.gateway.lifecycle.is_cut_off() => Poll::Ready(Err(fault::cut_off())),
+                poll => poll,
+            })
+            .await
+        };
+        match &result {
+            Err(error) if error.reason() == Reason::ShuttingDown => accepted.unfinished = true,
+            Err(_) if !accepted.unfinished && !body.is_end_stream() => {
+                stages::drain(&mut accepted, body).await;
+            }
+            _ => {}
         }
         accepted.respond(result)
     }

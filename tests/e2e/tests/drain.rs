@@ -1,7 +1,7 @@
 //! The end of the process: signals, live streams, windows and bounds.
 
-use aisix_e2e::pair;
-use aisix_testkit::{Client, FakeProvider, Gate, Gateway, Request, Response, Stream};
+use aisix_e2e::{expect_error, expect_error_frame, pair};
+use aisix_testkit::{Client, FakeProvider, Gate, Gateway, Reply, Request, Response, Stream};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -73,7 +73,7 @@ async fn a_waiting_buffered_request_gets_its_whole_answer() {
     let mut gateway = builder.start().await;
     let gate = Gate::new();
     let answer = json!({"choices": [{"index": 0, "message": {"role": "assistant", "content": "late"}, "finish_reason": "stop"}]});
-    upstream.push(aisix_testkit::Reply::json(200, &answer).after(&gate));
+    upstream.push(Reply::json(200, &answer).after(&gate));
     let client = gateway.client();
     let waiting =
         tokio::spawn(
@@ -128,6 +128,92 @@ async fn the_drain_is_bounded() {
     let took = begun.elapsed();
     assert!(took >= Duration::from_millis(900) && took < Duration::from_secs(5), "{took:?}");
     drop(stream);
+}
+
+/// Ends the gateway with requests under way and checks that it cut them, and in time.
+async fn ends_by_force(gateway: &mut Gateway) {
+    let begun = Instant::now();
+    gateway.term();
+    assert_eq!(gateway.exit().await.code(), Some(1), "{:#?}", gateway.log());
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_millis(900) && took < Duration::from_secs(4), "{took:?}");
+    gateway.wait_log("shutdown.max_drain_secs is over").await;
+}
+
+/// The record of a request that was cut: one line, and a failure.
+async fn cut_record(gateway: &Gateway, id: &str) {
+    let lines = gateway.access_of(id).await;
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let seen = (lines[0].get("status"), lines[0].get("error_kind"));
+    assert_eq!(seen, (Some("503"), Some("service_unavailable")), "{lines:?}");
+}
+
+#[tokio::test]
+async fn streams_that_are_cut_end_in_an_error_frame_and_a_record() {
+    for http2 in [false, true] {
+        let (upstream, builder) = pair().await;
+        let mut gateway = builder.set("/shutdown/max_drain_secs", json!(1)).start().await;
+        upstream.set_default(Stream::new().content("a").hang());
+        let client = if http2 { Client::http2(gateway.proxy) } else { gateway.client() };
+        let mut replies = Vec::new();
+        for number in 0..5 {
+            let request = Gateway::chat_request(&Gateway::hello(true));
+            let mut reply = client.send(request.header("x-aisix-request-id", format!("cut-{number}"))).await;
+            reply.event().await;
+            replies.push(reply);
+        }
+        let (ended, frames) = tokio::join!(ends_by_force(&mut gateway), async {
+            let mut all = Vec::new();
+            for reply in &mut replies {
+                all.push(reply.events().await);
+            }
+            all
+        });
+        let () = ended;
+        for (number, frames) in frames.iter().enumerate() {
+            assert_eq!(expect_error_frame(frames)["type"], "service_unavailable");
+            cut_record(&gateway, &format!("cut-{number}")).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn requests_that_wait_for_their_answer_get_a_503() {
+    for http2 in [false, true] {
+        let (upstream, builder) = pair().await;
+        let mut gateway = builder.set("/shutdown/max_drain_secs", json!(1)).start().await;
+        upstream.set_default(Reply::hang());
+        let client = if http2 { Client::http2(gateway.proxy) } else { gateway.client() };
+        let mut waiting = Vec::new();
+        for stream in [false, true] {
+            let request = Gateway::chat_request(&Gateway::hello(stream));
+            let request = request.header("x-aisix-request-id", format!("late-{stream}"));
+            let client = client.clone();
+            waiting.push(tokio::spawn(async move {
+                expect_error(client.send(request).await, 503, "service_unavailable").await
+            }));
+        }
+        upstream.wait_requests(2).await;
+        ends_by_force(&mut gateway).await;
+        for answer in waiting {
+            answer.await.expect("an envelope");
+        }
+        cut_record(&gateway, "late-false").await;
+        cut_record(&gateway, "late-true").await;
+    }
+}
+
+#[tokio::test]
+async fn a_cut_stream_that_nobody_reads_leaves_its_record_too() {
+    let (upstream, builder) = pair().await;
+    let mut gateway = builder.set("/shutdown/max_drain_secs", json!(1)).start().await;
+    let block = "y".repeat(100_000);
+    upstream.push((0..300).fold(Stream::new(), |stream, _| stream.content(&block)).hang());
+    let request = Gateway::chat_request(&Gateway::hello(true)).header("x-aisix-request-id", "unread");
+    let reply = gateway.send(request).await;
+    ends_by_force(&mut gateway).await;
+    cut_record(&gateway, "unread").await;
+    drop(reply);
 }
 
 #[tokio::test]

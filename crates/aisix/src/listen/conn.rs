@@ -11,9 +11,9 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::{Request, Response, body::Incoming, service::service_fn};
+use hyper::{Request, Response, body::Incoming, rt::Executor, service::service_fn};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
 use pin_project_lite::pin_project;
@@ -75,7 +75,7 @@ where
         busy: Some(requests.request()),
         answer: handler.clone().serve(request, peer),
     });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(Streams(stop.clone()));
     // Slow heads are the guard's business; the library's own limit would also
     // close connections that are merely idle.
     builder.http1().timer(TokioTimer::new()).header_read_timeout(None);
@@ -102,11 +102,33 @@ where
                 result = connection.as_mut() => result,
                 // Half a request head, or a client that does not answer, must not hold the process.
                 () = activity.quiet(LAST_GRACE) => return,
+                () = stop.ended() => return,
             }
         }
     };
     if let Err(error) = result {
         tracing::debug!(%peer, %error, "connection ended");
+    }
+}
+
+/// Runs the requests of an HTTP/2 connection.
+///
+/// Whoever answers a request looks at the state of the process when it is woken.
+/// That of HTTP/1 is part of the connection's task and is woken with it by the
+/// signal to stop; these are tasks of their own.
+#[derive(Clone)]
+struct Streams(Stop);
+
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        let (mut stream, mut stop) = (Box::pin(stream), self.0.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = &mut stream => return,
+                () = stop.stopped() => {}
+            }
+            stream.await;
+        });
     }
 }
 

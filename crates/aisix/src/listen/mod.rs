@@ -50,31 +50,45 @@ pub(crate) struct ConnSettings {
     pub(crate) head_timeout: Option<Duration>,
 }
 
-/// Tells listeners to stop: first no new connections and no new requests, then
-/// nothing at all.
+/// How far listeners are on their way to stop.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Serving,
+    /// No new connections and no new requests.
+    Stopping,
+    /// Nothing at all.
+    Ended,
+}
+
+/// Tells listeners to stop.
 #[derive(Clone)]
 pub(crate) struct Stop {
-    signal: watch::Receiver<bool>,
+    signal: watch::Receiver<Phase>,
     open: Arc<AtomicUsize>,
 }
 
 /// The other end of [`Stop`].
 pub(crate) struct Stopper {
-    signal: watch::Sender<bool>,
+    signal: watch::Sender<Phase>,
     open: Arc<AtomicUsize>,
 }
 
 impl Stopper {
     /// A stopper and what it stops.
     pub(crate) fn new() -> (Self, Stop) {
-        let (sender, receiver) = watch::channel(false);
+        let (sender, receiver) = watch::channel(Phase::Serving);
         let open = Arc::new(AtomicUsize::new(0));
         (Self { signal: sender, open: open.clone() }, Stop { signal: receiver, open })
     }
 
     /// Closes listeners and idle connections.
     pub(crate) fn stop(&self) {
-        self.signal.send_replace(true);
+        self.signal.send_replace(Phase::Stopping);
+    }
+
+    /// Closes all that is left.
+    pub(crate) fn end(&self) {
+        self.signal.send_replace(Phase::Ended);
     }
 
     /// Connections still open.
@@ -86,8 +100,17 @@ impl Stopper {
 impl Stop {
     /// Waits for the signal.
     pub(crate) async fn stopped(&mut self) {
+        self.reached(Phase::Stopping).await;
+    }
+
+    /// Waits for the signal that ends what is under way.
+    pub(crate) async fn ended(&mut self) {
+        self.reached(Phase::Ended).await;
+    }
+
+    async fn reached(&mut self, phase: Phase) {
         // A stopper that is gone stops too.
-        let _ = self.signal.wait_for(|stop| *stop).await;
+        let _ = self.signal.wait_for(|now| *now >= phase).await;
     }
 
     /// Waits until no connection of any listener is open.

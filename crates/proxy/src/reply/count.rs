@@ -50,7 +50,8 @@ impl Uncounted {
     pub(super) fn close(self, mut record: Record, end: End, in_flight: InFlight) {
         record.stop();
         let job = Job { answer: self, record, end, in_flight };
-        let rejected = match queue() {
+        // A process that is about to end has no time to count.
+        let rejected = match queue().filter(|_| !job.in_flight.is_cut_off()) {
             Some(queue) => match queue.try_send(Box::new(job)) {
                 Ok(()) => return,
                 Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => *job,

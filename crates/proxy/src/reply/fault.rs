@@ -72,10 +72,21 @@ pub(crate) fn timed_out(limit: Duration) -> Error {
     Error::new(Reason::UpstreamTimeout, format!("upstream request timed out after {}ms", limit.as_millis()))
 }
 
+/// The gateway cannot wait for the answer any longer.
+pub(crate) fn cut_off() -> Error {
+    Error::new(Reason::ShuttingDown, "the gateway is shutting down")
+}
+
 /// Counts an attempt that gave a whole answer.
 pub(crate) fn succeeded(shard: &Shard, target: &Target) {
     shard.attempt(target.label, true);
     target.health.success();
+}
+
+/// Counts an attempt that was answering when it was given up: nobody knows how
+/// it would have ended, so it is no news for health.
+pub(crate) fn given_up(shard: &Shard, target: &Target) {
+    shard.attempt(target.label, true);
 }
 
 /// Counts a failed attempt, before or after the response has begun.

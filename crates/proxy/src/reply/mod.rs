@@ -41,6 +41,10 @@ impl InFlight {
         lifecycle.request_started();
         Self(lifecycle)
     }
+
+    fn is_cut_off(&self) -> bool {
+        self.0.is_cut_off()
+    }
 }
 
 impl Clone for InFlight {

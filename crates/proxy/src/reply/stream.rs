@@ -14,7 +14,7 @@ use std::{
 };
 
 use aisix_config::StreamDoneMarker;
-use aisix_core::Error;
+use aisix_core::{Error, Source};
 use aisix_telemetry::{End, Record, Shard};
 use aisix_wire::{Format, StreamRelay};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -121,8 +121,10 @@ impl StreamBody {
     /// The next bytes for the client, `None` at the end.
     pub(super) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         loop {
-            if let State::Relaying = self.state {
-                self.pull(cx);
+            match self.state {
+                State::Relaying if self.in_flight.is_cut_off() => self.fail(&fault::cut_off()),
+                State::Relaying => self.pull(cx),
+                State::Lingering | State::Done => {}
             }
             if !self.inner.ready.is_empty() {
                 self.spoke = Instant::now();
@@ -215,11 +217,20 @@ impl StreamBody {
         // What is ready goes out before the error.
         let delivered = self.handed.is_some() || !self.inner.ready.is_empty();
         self.inner.ready.put_slice(&self.inner.format.encode_stream_error(error));
-        fault::failed(&self.inner.shard, &self.inner.target, error);
+        match error.reason().row().source {
+            Source::Upstream => fault::failed(&self.inner.shard, &self.inner.target, error),
+            _ => self.given_up(),
+        }
         if let Some(mut record) = self.record.take() {
             note(&mut record, self.inner.relay.facts(), self.inner.target.price);
             record.fail(error);
             self.close(record, End::Failed, delivered);
+        }
+    }
+
+    fn given_up(&self) {
+        if self.inner.relay.facts().frames > 0 {
+            fault::given_up(&self.inner.shard, &self.inner.target);
         }
     }
 
@@ -276,14 +287,15 @@ impl Drop for StreamBody {
     fn drop(&mut self) {
         // The client left: what it was sent still counts.
         if let Some(mut record) = self.record.take() {
-            let facts = self.inner.relay.facts();
-            if facts.frames > 0 {
-                // It was answering, but nobody knows how it would have ended: no news for health.
-                self.inner.shard.attempt(self.inner.target.label, true);
-            }
-            note(&mut record, facts, self.inner.target.price);
+            self.given_up();
+            note(&mut record, self.inner.relay.facts(), self.inner.target.price);
             self.inner.relay.output().truncate(self.handed.unwrap_or(0));
-            let end = if std::thread::panicking() { End::Failed } else { End::ClientGone };
+            let cut = self.in_flight.is_cut_off();
+            if cut {
+                // It is the gateway that left, and the client did not read that.
+                record.fail(&fault::cut_off());
+            }
+            let end = if cut || std::thread::panicking() { End::Failed } else { End::ClientGone };
             self.close(record, end, self.handed.is_some());
         }
     }
