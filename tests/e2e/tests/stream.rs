@@ -220,6 +220,37 @@ async fn in_band_errors_end_the_stream() {
 }
 
 #[tokio::test]
+async fn an_event_that_is_an_error_by_its_name_ends_the_stream() {
+    let (upstream, gateway) = started().await;
+    for (data, text) in [
+        (r#"{"message":"overloaded"}"#, "overloaded"),
+        (r#"{"error":{"message":"overloaded"}}"#, "overloaded"),
+        ("Overloaded", "Overloaded"),
+    ] {
+        let event = format!("event: error\ndata: {data}\n\n");
+        upstream.push(Stream::new().content("a").text(&event).finish("stop").done().end());
+        let frames = gateway.chat(&Gateway::hello(true)).await.events().await;
+        let error = expect_error_frame(&frames);
+        assert_eq!(error["type"], "upstream_in_band_error", "{error}");
+        assert_eq!(message(&error), format!("upstream reported an in-band stream error: {text}"));
+    }
+    gateway.wait_metric("aisix_proxy_failed_requests_total", &[], 3.0).await;
+}
+
+#[tokio::test]
+async fn a_frame_that_is_no_chunk_is_not_passed_on() {
+    let no_chunk = Stream::new().content("a").text("data: {\"message\":\"overloaded\"}\n\n");
+    let frames = frames_of(no_chunk.finish("stop").done().end()).await;
+    assert_eq!(expect_error_frame(&frames)["type"], "upstream_decode_error");
+    let ping = "event: ping\ndata: {\"type\":\"ping\"}\n\n";
+    let frames =
+        frames_of(Stream::new().text(ping).content("a").text(ping).finish("stop").done().end()).await;
+    expect_done_once(&frames);
+    assert_eq!(content_of(&frames), "a");
+    assert!(!frames.iter().any(|frame| frame.raw.contains("ping")), "{frames:#?}");
+}
+
+#[tokio::test]
 async fn a_stalled_stream_times_out() {
     let (upstream, gateway) = with_budget(200).await;
     upstream.push(Stream::new().content("a").hang());

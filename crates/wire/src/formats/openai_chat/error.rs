@@ -50,6 +50,17 @@ pub(super) fn decode(status: u16, body: &[u8]) -> UpstreamFault {
     fault
 }
 
+/// Reads the data of an event that is an error by its name.
+pub(super) fn in_event(data: &[u8]) -> UpstreamFault {
+    let body = serde_json::from_slice::<Value>(data).unwrap_or_default();
+    let described = from_value(&body["error"]).or_else(|| from_value(&body));
+    described.filter(|fault| !fault.message.is_empty()).unwrap_or_else(|| {
+        let text = String::from_utf8_lossy(data).trim().to_owned();
+        let message = if text.is_empty() { "an error without a text".into() } else { text };
+        UpstreamFault { message, ..UpstreamFault::default() }
+    })
+}
+
 /// Reads an error object, or a bare string.
 pub(super) fn from_value(error: &Value) -> Option<UpstreamFault> {
     let text = |value: &Value| value.as_str().map(str::to_owned);

@@ -10,9 +10,9 @@ use bytes::{BufMut, BytesMut};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{response, tokens};
+use super::{error, response, tokens};
 use crate::{
-    Document, OutputText, ReplyContext, ReplyFacts, SseDecoder, StreamRelay,
+    Document, Event, OutputText, ReplyContext, ReplyFacts, SseDecoder, StreamRelay,
     document::encode_string,
     edit::{edit_array, edit_object},
     format::ReplyError,
@@ -52,7 +52,7 @@ impl StreamRelay for ChatStream {
         }
         self.decoder.push(bytes);
         while let Some(event) = self.decoder.next_event() {
-            if self.rewriter.event(&event.data, out)? {
+            if self.rewriter.event(&event, out)? {
                 self.ended = true;
                 return Ok(());
             }
@@ -67,7 +67,7 @@ impl StreamRelay for ChatStream {
         if !self.ended
             && let Some(event) = self.decoder.last_event()
         {
-            self.rewriter.event(&event.data, out)?;
+            self.rewriter.event(&event, out)?;
         }
         self.ended = true;
         if !self.rewriter.complete() {
@@ -120,8 +120,13 @@ struct Choice<'a> {
 }
 
 impl Rewriter {
-    /// Handles the data of one event. `true` ends the stream.
-    fn event(&mut self, data: &[u8], out: &mut BytesMut) -> Result<bool, ReplyError> {
+    /// Handles one event. `true` ends the stream.
+    fn event(&mut self, event: &Event<'_>, out: &mut BytesMut) -> Result<bool, ReplyError> {
+        let data = &*event.data;
+        if event.name.as_deref() == Some("error") {
+            self.facts.frames += 1;
+            return Err(ReplyError::InBand(error::in_event(data)));
+        }
         if data.trim_ascii() == b"[DONE]" {
             self.facts.done_marker = true;
             return Ok(true);
@@ -131,7 +136,7 @@ impl Rewriter {
         }
         self.facts.frames += 1;
         if !self.apply_template(data, out) {
-            self.parse(data, out)?;
+            self.parse(event, out)?;
         }
         Ok(false)
     }
@@ -157,11 +162,19 @@ impl Rewriter {
         })
     }
 
-    fn parse(&mut self, data: &[u8], out: &mut BytesMut) -> Result<(), ReplyError> {
-        let mut chunk = Document::parse_text(String::from_utf8_lossy(data).into_owned())
+    fn parse(&mut self, event: &Event<'_>, out: &mut BytesMut) -> Result<(), ReplyError> {
+        let mut chunk = Document::parse_text(String::from_utf8_lossy(&event.data).into_owned())
             .map_err(|e| ReplyError::Malformed(format!("stream chunk: {e}")))?;
         if let Some(error) = response::in_band(&chunk) {
             return Err(error);
+        }
+        if chunk.get("choices").is_none() && chunk.get("usage").is_none_or(|raw| raw == "null") {
+            // An event of another name, such as a `ping`, is none that clients of this format know.
+            if event.name.as_deref().is_some_and(|name| name != "message") {
+                self.facts.frames -= 1;
+                return Ok(());
+            }
+            return Err(ReplyError::Malformed("stream chunk: no `choices` array".into()));
         }
         self.note_identity(&chunk);
         let raw_choices = chunk.get("choices").unwrap_or("[]").to_owned();
