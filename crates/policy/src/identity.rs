@@ -132,14 +132,20 @@ fn denied(error: Error, reason: &'static str, key_id: Option<Arc<str>>) -> Denia
     Denial { error, method: "api_key", reason, key_id }
 }
 
+/// The scheme of the token; its case does not matter (RFC 9110, 11.1).
+const SCHEME: &str = "Bearer ";
+
 /// The token of a request. `Authorization` decides alone when it is present;
 /// `x-api-key` is read only without it.
 pub fn credential(headers: &HeaderMap) -> Option<&str> {
-    let (value, scheme) = match headers.get(AUTHORIZATION) {
-        Some(value) => (value, "Bearer "),
-        None => (headers.get("x-api-key")?, ""),
+    let token = match headers.get(AUTHORIZATION) {
+        Some(value) => {
+            let (scheme, token) = value.to_str().ok()?.split_at_checked(SCHEME.len())?;
+            scheme.eq_ignore_ascii_case(SCHEME).then_some(token)?
+        }
+        None => headers.get("x-api-key")?.to_str().ok()?,
     };
-    let token = value.to_str().ok()?.strip_prefix(scheme)?.trim();
+    let token = token.trim();
     (!token.is_empty()).then_some(token)
 }
 
@@ -176,7 +182,10 @@ mod tests {
             (&[("x-api-key", b" k ")], Some("k")),
             (&[("authorization", b"Bearer k"), ("x-api-key", b"other")], Some("k")),
             (&[("authorization", b"Basic k"), ("x-api-key", b"other")], None),
-            (&[("authorization", b"bearer k")], None),
+            (&[("authorization", b"bearer k")], Some("k")),
+            (&[("authorization", b"BEARER k")], Some("k")),
+            (&[("authorization", b"Bearerk")], None),
+            (&[("authorization", b"Bearer")], None),
             (&[("authorization", b"Bearer ")], None),
             (&[("authorization", b"Bearer \xe9")], None),
             (&[("authorization", b"k")], None),

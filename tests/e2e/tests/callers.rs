@@ -40,6 +40,8 @@ async fn accepted_credentials() {
         request().header("x-api-key", CALLER_KEY),
         request().header("x-api-key", format!(" {CALLER_KEY} ")),
         request().bearer(CALLER_KEY).header("x-api-key", "ignored"),
+        request().header("authorization", format!("bearer {CALLER_KEY}")),
+        request().header("authorization", format!("BEARER  {CALLER_KEY} ")),
     ] {
         assert_eq!(gateway.send(accepted).await.status, 200);
     }
@@ -52,7 +54,6 @@ async fn missing_and_malformed_credentials() {
         request(),
         request().header("authorization", CALLER_KEY),
         request().header("authorization", format!("Basic {CALLER_KEY}")),
-        request().header("authorization", format!("bearer {CALLER_KEY}")),
         request().header("authorization", "Bearer "),
         request().header("authorization", ""),
         request().header("authorization", b"Bearer k\xff\xfe"),
@@ -238,6 +239,26 @@ async fn caller_credentials_and_private_headers_never_reach_the_upstream() {
         assert_eq!(seen.header_values("host"), [upstream.addr().to_string()]);
         assert_eq!(seen.header_values("x-mine"), ["forwarded"]);
     }
+}
+
+#[tokio::test]
+async fn headers_that_the_client_names_as_its_connections_stay_here() {
+    let (upstream, builder) = pair().await;
+    let gateway = builder
+        .edit(|r| r["provider_keys"][0]["request"] = json!({"forward_client_headers": ["*"]}))
+        .start()
+        .await;
+    let sent = request()
+        .bearer(CALLER_KEY)
+        .header("connection", "keep-alive,X-Hop")
+        .header("connection", " x-hop-2 , x")
+        .header("x-hop", "1")
+        .header("x-hop-2", "2")
+        .header("x-hop-3", "3");
+    assert_eq!(gateway.send(sent).await.status, 200);
+    let seen = upstream.only_request();
+    assert_eq!((seen.header("x-hop"), seen.header("x-hop-2")), (None, None), "{seen:?}");
+    assert_eq!(seen.header("x-hop-3"), Some("3"), "{seen:?}");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use aisix_config::{FORBIDDEN_HEADERS, HeaderTemplate, RequestOverrides, Variable};
 use aisix_core::{Glob, RequestId};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header::CONNECTION};
 
 use super::Caller;
 
@@ -73,6 +73,7 @@ impl HeaderRules {
         for name in client.keys() {
             if !to.contains_key(name)
                 && may_forward(name.as_str())
+                && !of_connection(name, client)
                 && self.forward.iter().any(|pattern| pattern.matches(name.as_str()))
                 && let Some(value) = client.get(name)
             {
@@ -101,6 +102,13 @@ fn may_forward(name: &str) -> bool {
         && !NOT_FORWARDED.contains(&name)
         && !name.starts_with("x-aisix-")
         && !name.starts_with("x-stainless-")
+}
+
+/// Whether the client says that the header is for this connection only
+/// (RFC 9110, 7.6.1).
+fn of_connection(name: &HeaderName, client: &HeaderMap) -> bool {
+    let named = client.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|b| *b == b','));
+    named.map(<[u8]>::trim_ascii).any(|named| named.eq_ignore_ascii_case(name.as_str().as_bytes()))
 }
 
 #[cfg(test)]
