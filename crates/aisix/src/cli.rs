@@ -22,7 +22,9 @@ Examples:
   aisix diff http://127.0.0.1:3001 resources.yaml  show what would change in a running gateway
 
 Signals:
-  SIGTERM, SIGINT  stop taking connections once requests under way are done; a second one stops at once
+  SIGTERM, SIGINT  drain: /readyz fails, but everything is still served for shutdown.min_drain_secs (30 s by
+                   default) and until no request is under way, at most shutdown.max_drain_secs (300 s); a
+                   second one stops at once
   SIGHUP           read the resources file and the listener certificates again
 
 Exit codes: 0 done or cleanly stopped, 1 a problem (named on standard error) or requests cut at the end of

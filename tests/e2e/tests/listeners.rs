@@ -251,7 +251,12 @@ async fn a_broken_certificate_file_keeps_the_last_good_one() {
     let (_upstream, gateway) = tls_gateway(&authority).await;
     gateway.write("cert.pem", "not a certificate");
     gateway.hup();
-    gateway.wait_log("cert").await;
+    let line = gateway.wait_log("certificate reload failed").await;
+    assert!(line.contains("no certificate in") && line.contains("cert.pem"), "{line}");
+    gateway.write("cert.pem", &authority.issue().cert);
+    gateway.write("key.pem", "not a key");
+    gateway.hup();
+    gateway.wait_log("no private key in").await;
     let client = Client::tls(gateway.proxy, authority.client_config(&[]));
     assert_eq!(client.send(Request::get("/livez")).await.status, 200);
 }

@@ -50,6 +50,7 @@ async fn version_and_help_exit_zero() {
         let exit = run(&[flag], &[], &[]).await;
         assert_eq!(exit.code, Some(0));
         assert!(exit.stdout.contains("--config") && exit.stdout.contains("validate"), "{}", exit.stdout);
+        assert!(exit.stdout.contains("shutdown.min_drain_secs"), "{}", exit.stdout);
     }
     let exit = run(&["validate", "--help"], &[], &[]).await;
     assert_eq!(exit.code, Some(0));

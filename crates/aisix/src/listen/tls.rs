@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use arc_swap::ArcSwap;
 use rustls::{
     ServerConfig,
@@ -72,8 +72,11 @@ fn read(cert_file: &Path, key_file: &Path) -> Result<ServerConfig> {
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(cert_file)
         .and_then(Iterator::collect)
         .with_context(|| format!("cert_file {}", cert_file.display()))?;
-    let key =
-        PrivateKeyDer::from_pem_file(key_file).with_context(|| format!("key_file {}", key_file.display()))?;
+    ensure!(!chain.is_empty(), "no certificate in {}", cert_file.display());
+    let key = PrivateKeyDer::from_pem_file(key_file).with_context(|| match std::fs::read(key_file) {
+        Ok(_) => format!("no private key in {}", key_file.display()),
+        Err(_) => format!("key_file {}", key_file.display()),
+    })?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
