@@ -173,9 +173,11 @@ fn documents(body: Value) -> Result<Vec<Document>, Failure> {
         let kind = members.kind(&mut errors);
         let id = members.text("id", &mut errors);
         let value = members.value(&mut errors);
-        let good = |id: &String| (1..=MAX_FOREIGN_ID).contains(&id.len()) && !id.contains(char::is_control);
+        let good = |id: &String| {
+            (1..=MAX_FOREIGN_ID).contains(&id.chars().count()) && !id.contains(char::is_control)
+        };
         if id.as_ref().is_some_and(|id| !good(id)) {
-            let rule = format!("must have 1 to {MAX_FOREIGN_ID} bytes and no control character");
+            let rule = format!("must have 1 to {MAX_FOREIGN_ID} characters and no control character");
             errors.push(problem(members.at("id"), rule));
         }
         members.end(&mut errors);

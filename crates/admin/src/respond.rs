@@ -95,7 +95,7 @@ impl<'a> From<&'a Done> for Made<'a> {
                 revision: *revision,
                 plaintext: plaintext.as_deref(),
             }),
-            Done::Deleted { id } => Self::Deleted { deleted: true, id },
+            Done::Deleted { id, .. } => Self::Deleted { deleted: true, id },
         }
     }
 }

@@ -95,7 +95,7 @@ async fn serve(config: &ProcessConfig, parts: Parts) -> Result<ExitCode> {
             keys: admin_keys(admin, embedded.as_ref()).await?,
             config: state,
             editor,
-            revisions: embedded.map(revisions),
+            revisions: embedded.clone().map(revisions),
             health,
             lifecycle: lifecycle.clone(),
             playground: workers::playground(&gateway),
@@ -106,8 +106,8 @@ async fn serve(config: &ProcessConfig, parts: Parts) -> Result<ExitCode> {
     tokio::spawn(watch_certificates(certificates.clone()));
     let listener = ProxyListener { bound: proxy_bound, tls: proxy_tls, settings };
     let mut workers = workers::start(&config.proxy, &gateway, listener, &stop)?;
-    if let Some(welcome) = welcome {
-        println!("{welcome}");
+    if let (Some(welcome), Some(store)) = (welcome, &embedded) {
+        welcome.show(store).await?;
     }
 
     loop {

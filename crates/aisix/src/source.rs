@@ -18,6 +18,8 @@ use aisix_store::{
 use anyhow::{Context, Result, anyhow, bail};
 use tokio::{sync::Notify, task::JoinHandle};
 
+use crate::places;
+
 /// Connecting to an etcd with a password: attempts, and the time between them.
 const ATTEMPTS: (u32, Duration) = (5, Duration::from_secs(5));
 /// A changed configuration is cached this long after the first change, so that
@@ -158,13 +160,7 @@ async fn keep(path: PathBuf, prefix: String, state: Arc<ConfigState>) {
 
 /// The folder of the gateway's own files.
 pub(crate) fn data_dir(config: &ProcessConfig) -> PathBuf {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let default = || match (set("XDG_DATA_HOME"), set("HOME")) {
-        (Some(data), _) => data.join("aisix"),
-        (None, Some(home)) => home.join(".local/share/aisix"),
-        (None, None) => PathBuf::from("aisix-data"),
-    };
-    config.data_dir.clone().unwrap_or_else(default)
+    config.data_dir.clone().unwrap_or_else(places::default_data_dir)
 }
 
 fn key_source(key: &StoreKey) -> KeySource {

@@ -271,3 +271,16 @@ pub fn change_of(kind: &str) -> (&'static str, Value) {
         _ => ("enabled", json!(false)),
     }
 }
+
+/// Whether every member of `part` is in `whole` with the same value, at every depth; `whole` may hold defaults besides.
+pub fn contains(whole: &Value, part: &Value) -> bool {
+    match (whole, part) {
+        (Value::Object(whole), Value::Object(part)) => {
+            part.iter().all(|(name, value)| whole.get(name).is_some_and(|found| contains(found, value)))
+        }
+        (Value::Array(whole), Value::Array(part)) => {
+            whole.len() == part.len() && whole.iter().zip(part).all(|(whole, part)| contains(whole, part))
+        }
+        _ => whole == part,
+    }
+}

@@ -1,7 +1,7 @@
 //! One command on a fresh machine: no file, no key, and an answer.
 
 use aisix_e2e::stores::{ask, status_of, visible};
-use aisix_testkit::{Admin, FakeProvider, Gateway, GatewayBuilder, within};
+use aisix_testkit::{Admin, FakeProvider, Gateway, GatewayBuilder, Reply, within};
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -197,6 +197,10 @@ async fn keys_in_the_environment_become_models() {
 #[tokio::test]
 async fn a_local_ollama_is_picked_up() {
     let ollama = FakeProvider::start().await;
+    // Two looks: is it one, and what does it have.
+    for answer in [json!({"version": "0.9.1"}), json!({"models": []})] {
+        ollama.push(Reply::json(200, &answer).then_close());
+    }
     let gateway = fresh().env("OLLAMA_HOST", &ollama.addr().to_string()).start().await;
     let first = welcome(&gateway).await;
     let mut reply = gateway.send(ask("ollama/llama3.2", &first.caller_key)).await;

@@ -3,6 +3,7 @@
 use aisix_e2e::documents::{KINDS, MARKER, World, openai_key};
 use aisix_e2e::stores::{embedded, standard, status_of, visible};
 use aisix_testkit::gateway::builder::{CALLER_KEY, MODEL};
+use aisix_testkit::gateway::write_private;
 use aisix_testkit::{Admin, Exit, FakeProvider, Gateway, Request, eventually};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -144,10 +145,10 @@ async fn the_generated_key_can_be_rotated() {
         assert_secret_works(&gateway, &upstream).await;
         // The old key is of no use any more.
         gateway.stop().await;
-        std::fs::write(key_file(&gateway), &old).expect("write");
+        write_private(&key_file(&gateway), &old);
         let refused = refused_start(&gateway).await;
         assert!(refused.contains("key"), "{refused}");
-        std::fs::write(key_file(&gateway), &new).expect("write");
+        write_private(&key_file(&gateway), &new);
         gateway.start_again().await;
         assert_secret_works(&gateway, &upstream).await;
     }
@@ -171,7 +172,7 @@ async fn a_wrong_or_missing_key_ends_the_boot_and_harms_nothing() {
     let good = std::fs::read(key_file(&gateway)).expect("the key");
     let foreign = std::fs::read(key_file(&other)).expect("the key");
     for bad in [foreign.as_slice(), b"", b"short", &[0xff; 64]] {
-        std::fs::write(key_file(&gateway), bad).expect("write");
+        write_private(&key_file(&gateway), bad);
         let text = refused_start(&gateway).await;
         assert!(text.contains("key"), "{text}");
         assert!(!text.contains("sk-of-the-upstream"));
@@ -180,7 +181,7 @@ async fn a_wrong_or_missing_key_ends_the_boot_and_harms_nothing() {
     let text = refused_start(&gateway).await;
     assert!(text.contains("store.key"), "{text}");
     assert!(!key_file(&gateway).exists(), "no new key is made for an old store");
-    std::fs::write(key_file(&gateway), good).expect("write");
+    write_private(&key_file(&gateway), &good);
     gateway.start_again().await;
     assert_secret_works(&gateway, &upstream).await;
 }

@@ -270,7 +270,8 @@ async fn user_and_password() {
     let (mut etcd, upstream) = (Etcd::running().await, FakeProvider::start().await);
     seed(&etcd, PREFIX, &upstream.base()).await;
     etcd.enable_auth("root-password").await;
-    etcd.add_user("gateway", PASSWORD, &["/aisix"]).await;
+    // The trace of writes is kept beside the prefix, where no gateway looks for resources.
+    etcd.add_user("gateway", PASSWORD, &["/aisix/", "/_aisix/aisix/"]).await;
     let builder = on(&etcd)
         .set("/etcd/user", json!("gateway"))
         .set("/etcd/password_env", json!("STORE_PASSWORD"))

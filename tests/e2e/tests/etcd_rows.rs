@@ -274,7 +274,7 @@ async fn unknown_fields_are_ignored_and_counted() {
     let (etcd, _upstream, gateway) = started().await;
     let newer = json!({
         "display_name": "g", "from_the_future": 1, "cost": {"input_per_1k": 1, "output_per_1k": 1}, "retries": 2,
-        "routing": {"targets": [{"model": MODEL, "x": 1}, {"model": MODEL, "x": 2}]},
+        "routing": {"targets": [{"model": MODEL, "x": 1}, {"model": "barrier", "x": 2}]},
     });
     put(&etcd, &key("models", "g"), &newer).await;
     put(&etcd, &key("cache_policies", "c"), &json!({"name": "c", "typo": true})).await;

@@ -181,7 +181,7 @@ async fn a_security_control_that_cannot_be_built_is_no_secret() {
     put(&etcd, &format!("{PREFIX}/models/closed"), &model_on("main", "not-a-range")).await;
     eventually("the row has arrived", || async {
         let listed = visible(&gateway, CALLER_KEY).await.contains(&"closed".to_owned());
-        let told = gateway.config_status().await.to_string().contains("closed");
+        let told = gateway.config_status().await.to_string().contains("allowed_cidrs");
         (listed || told).then_some(())
     })
     .await;
@@ -189,7 +189,7 @@ async fn a_security_control_that_cannot_be_built_is_no_secret() {
     assert!([403, 404].contains(&status), "{status}");
     assert!(upstream.requests().is_empty(), "nothing is let through");
     let shown = gateway.config_status().await;
-    assert!(shown.to_string().contains("closed"), "status names the row: {shown}");
+    assert!(shown.to_string().contains("allowed_cidrs"), "status names the field: {shown}");
     put(&etcd, &format!("{PREFIX}/models/closed"), &model_on("main", "127.0.0.0/8")).await;
     eventually("mended", || async { (status_of(&gateway, "closed", CALLER_KEY).await == 200).then_some(()) })
         .await;

@@ -62,6 +62,19 @@ impl About {
         self
     }
 
+    /// What can be done with what was created in a collection.
+    fn leads_to(mut self, status: u16, collection: &str, verbs: &[&str]) -> Self {
+        if let Some(response) = self.responses.get_mut(&status.to_string()) {
+            for verb in verbs {
+                response["links"][verb] = json!({
+                    "operationId": format!("{verb}_{collection}"),
+                    "parameters": { "id": "$response.body#/id" },
+                });
+            }
+        }
+        self
+    }
+
     fn tagged(self, status: u16) -> Self {
         self.header(status, "ETag", true, "The revision, for `If-Match`.")
     }
@@ -250,12 +263,18 @@ fn of_kind(route: &Route, kind: &'static ResourceKind) -> About {
             .tagged(200)
             .fails(404, missing),
         Action::Create(_) => {
-            let made = if kind.name == CALLER_KEYS { schema_ref(CREATED_API_KEY) } else { entry() };
+            let (made, more) = if kind.name == CALLER_KEYS {
+                (schema_ref(CREATED_API_KEY), &["rotate"][..])
+            } else {
+                (entry(), &[][..])
+            };
             about("create", format!("Adds a {title}; the server chooses the id."))
                 .takes(schema_ref(&new_name(kind)))
                 .answers_json(201, "The new entry.", made)
                 .tagged(201)
                 .header(201, "Location", true, "Where it is.")
+                .leads_to(201, collection, &["get", "replace", "patch", "delete"])
+                .leads_to(201, collection, more)
                 .fails(409, "The name is taken.")
         }
         Action::Replace(_) => about("replace", format!("Replaces a {title}: fields left out are gone."))
@@ -305,7 +324,7 @@ fn of_store(action: Action) -> About {
             .fails(404, "A resource went away meanwhile.")
             .fails(409, "References would lead nowhere."),
         Action::Export => {
-            let yaml = content("The file.", "application/yaml", json!({ "type": "string" }));
+            let yaml = content("The file.", "application/yaml", json!({ "type": "object" }));
             let summary = "Every resource as a resources file; variables stand for secrets.";
             About::new("export", "store", summary).answers(200, yaml)
         }

@@ -139,7 +139,10 @@ fn given_document() -> Value {
             "required": ["kind", "id", "value"],
             "properties": {
                 "kind": { "const": kind.name },
-                "id": { "type": "string", "minLength": 1, "maxLength": 1024 },
+                "id": {
+                    "type": "string", "minLength": 1, "maxLength": 1024,
+                    "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$",
+                },
                 "value": schema_ref(&kinds::document_name(kind)),
             },
             "additionalProperties": false,

@@ -167,6 +167,10 @@ async fn bodies_and_parameters_are_described() {
             let all = operation["parameters"].as_array().into_iter().flatten();
             all.filter(|p| p["in"] == place).map(|p| p["name"].as_str().unwrap()).collect()
         };
+        for (_, link) in operation["responses"]["201"]["links"].as_object().into_iter().flatten() {
+            let led = operations(&document).iter().any(|(_, _, to)| to["operationId"] == link["operationId"]);
+            assert!(led, "{link}: {what}");
+        }
         if let Some(query) = action.query() {
             let known: Vec<&str> = query.iter().map(|param| param.name).collect();
             assert_eq!(given("query"), known, "{what}");

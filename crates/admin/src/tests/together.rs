@@ -245,6 +245,13 @@ async fn a_configuration_that_cannot_be_is_not_applied() {
     assert!(body["error_msg"].as_str().unwrap().starts_with("provider key \"bad\": "), "{body}");
     assert!(!invalid.text().contains("SECRET"));
 
+    // What is wrong with the documents is told before where they lead.
+    let both = json!({"documents": [kept, bad]});
+    for query in ["", "?dry_run=true"] {
+        let answer = plane.post(&format!("apply{query}"), &both).await;
+        assert_eq!(answer.json()["errors"][0]["path"], "/documents/1/value/api_base", "{answer:?}");
+    }
+
     for (documents, path) in [
         (json!([{"kind": "models", "id": "x"}]), "/documents/0"),
         (json!([{"kind": "no", "id": "x", "value": {}}]), "/documents/0/kind"),

@@ -72,12 +72,17 @@ impl<'s> Draft<'s> {
             Operation::Delete { kind, id } => {
                 self.existing(kind, id, request.if_match)?;
                 self.put(kind, id, None);
-                Ok(Done::Deleted { id: id.clone() })
+                Ok(Done::Deleted { kind, id: id.clone() })
             }
             Operation::Rotate { id, grace } => self.rotate(id, *grace, request.if_match),
         };
         self.taken += 1;
         done
+    }
+
+    /// Drops the changes.
+    pub(super) fn forget(&mut self) {
+        self.changes.clear();
     }
 
     /// Brings back stored rows as they were.
@@ -91,7 +96,7 @@ impl<'s> Draft<'s> {
                 Some(old) => done.extend(self.bring_back(kind, id, old)),
                 None => {
                     self.put(kind, id, None);
-                    done.push(Done::Deleted { id: id.to_owned() });
+                    done.push(Done::Deleted { kind, id: id.to_owned() });
                 }
             }
         }
@@ -117,7 +122,12 @@ impl<'s> Draft<'s> {
         mut value: Value,
     ) -> Result<Done, Refusal> {
         let id = id.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned);
-        if self.newest(kind, &id).is_some() {
+        // A stored document that is refused may be written over.
+        let there = match self.changes.get(&format!("{}/{id}", kind.name)) {
+            Some(change) => change.after.is_some(),
+            None => self.set.view(kind, &id).is_some(),
+        };
+        if there {
             return Err(Refusal::Taken(id));
         }
         let mut plaintext = None;
@@ -176,14 +186,6 @@ impl<'s> Draft<'s> {
         }
         // A document that is none can still be replaced or deleted.
         Ok(serde_json::from_slice(&row.value).unwrap_or_default())
-    }
-
-    fn newest(&self, kind: &ResourceKind, id: &str) -> Option<Bytes> {
-        let key = format!("{}/{id}", kind.name);
-        match self.changes.get(&key) {
-            Some(change) => change.after.as_ref().map(|(bytes, _)| bytes.clone()),
-            None => self.state.newest(&key).map(|row| row.value),
-        }
     }
 
     /// Checks a document and takes it.

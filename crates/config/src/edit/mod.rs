@@ -128,6 +128,8 @@ pub enum Done {
     },
     /// The resource is gone.
     Deleted {
+        /// The kind.
+        kind: &'static ResourceKind,
         /// The id.
         id: String,
     },
@@ -308,17 +310,21 @@ impl Editor {
         let latest = std::sync::Mutex::new(Plan::default());
         let outcome = self
             .commit(actor, "apply", dry_run, |draft| {
-                let plan = plan(&self.documents(), documents, prune);
+                let mut plan = plan(&self.documents(), documents, prune);
+                if prune {
+                    plan.remove(self.state.refused());
+                }
                 let operations = plan.operations();
                 let broken = !plan.broken.is_empty();
                 *latest.lock().unwrap_or_else(PoisonError::into_inner) = plan;
-                if broken {
-                    return Ok(Vec::new());
-                }
                 let done = operations.into_iter().enumerate().map(|(at, operation)| {
                     draft.take(&operation.into()).map_err(|refusal| EditError { at, refusal })
                 });
                 let done = done.collect::<Result<Vec<Done>, EditError>>()?;
+                if broken {
+                    draft.forget();
+                    return Ok(Vec::new());
+                }
                 draft.check()?;
                 Ok(done)
             })

@@ -94,6 +94,17 @@ impl Plan {
         self.changes.is_empty()
     }
 
+    /// Also removes documents that are stored and not served, unless they are written over.
+    pub(crate) fn remove(&mut self, refused: Vec<(&'static ResourceKind, String)>) {
+        for (kind, id) in refused {
+            if !self.changes.iter().any(|planned| planned.kind == kind.name && planned.id == id) {
+                let (kind, name) = (kind.name, id.clone());
+                let action = Action::Remove;
+                self.changes.push(Planned { kind, name, id, action, fields: Vec::new(), document: None });
+            }
+        }
+    }
+
     /// The operations that make it so, in an order in which they may be tried.
     pub fn operations(&self) -> Vec<Operation> {
         let operation = |planned: &Planned| {

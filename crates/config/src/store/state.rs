@@ -315,6 +315,14 @@ impl ConfigState {
         }
     }
 
+    /// Stored documents of known kinds of which no version is served.
+    pub(crate) fn refused(&self) -> Vec<(&'static ResourceKind, String)> {
+        match &self.book().origin {
+            Origin::Store { table, .. } => table.refused(),
+            Origin::File { .. } => Vec::new(),
+        }
+    }
+
     /// Every document that is served, with its secrets, and the revision they
     /// are as of; `None` when a file is their source.
     pub(crate) fn documents(&self) -> Option<(Vec<Document>, u64)> {

@@ -226,6 +226,14 @@ impl Table {
         self.hashes.clone().unwrap_or_else(|| Hashes { source: String::new(), config: String::new() })
     }
 
+    /// Documents of known kinds of which no version is served.
+    pub(super) fn refused(&self) -> Vec<(&'static ResourceKind, String)> {
+        let rows = self.refused.iter().filter_map(|key| self.rows.get(key));
+        let rows = rows.filter(|row| row.served().is_none());
+        let split = rows.filter_map(|row| split(&row.newest.key));
+        split.filter_map(|(kind, id)| Some((kind_of(kind)?, id.to_owned()))).collect()
+    }
+
     pub(super) fn has_refusals(&self) -> bool {
         !self.refused.is_empty()
     }

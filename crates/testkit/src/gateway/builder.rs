@@ -3,7 +3,9 @@
 use super::{ADMIN_KEY, Exit, Gateway, Launch, key_hash};
 use crate::client::Client;
 use serde_json::{Value, json};
+use std::io::Write;
 use std::net::TcpListener;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
@@ -175,7 +177,7 @@ impl GatewayBuilder {
             Vec::new()
         };
         for (name, content) in &self.files {
-            std::fs::write(dir.path().join(name), content).expect("write a file");
+            write_private(&dir.path().join(name), content.as_bytes());
         }
         let mut env = if self.configured { Vec::new() } else { Self::addresses(dir.path(), ports) };
         env.extend(self.env.iter().cloned());
@@ -206,6 +208,13 @@ impl GatewayBuilder {
         std::fs::write(dir.join("config.json"), config.to_string()).expect("write a file");
         std::fs::write(dir.join("resources.yaml"), self.resources.to_string()).expect("write a file");
     }
+}
+
+/// Writes a file that only its owner may read, as keys want it.
+pub fn write_private(path: &Path, content: &[u8]) {
+    let _ = std::fs::remove_file(path);
+    let file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(path);
+    file.and_then(|mut file| file.write_all(content)).expect("write a file");
 }
 
 fn default_to(place: &mut Value, value: Value) {

@@ -3,7 +3,7 @@
 pub mod builder;
 mod log;
 
-pub use builder::{GatewayBuilder, free_port};
+pub use builder::{GatewayBuilder, free_port, write_private};
 pub use log::LogLine;
 
 use crate::admin::Admin;
