@@ -37,13 +37,24 @@ impl Connection {
         Ok(Self { stream, buffer: vec![0; BUFFER], used: 0, filled: 0 })
     }
 
-    /// Sends a request and hands the body of its reply to `sink` as it arrives. `Ok(false)`: the
-    /// server closes the connection after this reply.
+    /// Sends a request that must be answered with 200 and hands the body of its reply to `sink` as it
+    /// arrives. `Ok(false)`: the server closes the connection after this reply.
     pub(crate) async fn exchange(
         &mut self,
         request: &[u8],
-        mut sink: impl FnMut(&[u8]) -> Result<()>,
+        sink: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<bool> {
+        Ok(self.ask(request, |status| status == 200, sink).await?.1)
+    }
+
+    /// As [`exchange`](Self::exchange), where the caller says which statuses are good; also gives the
+    /// status.
+    pub(crate) async fn ask(
+        &mut self,
+        request: &[u8],
+        good: impl Fn(u16) -> bool,
+        mut sink: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<(u16, bool)> {
         self.stream.write_all(request).await.context("sending the request")?;
         let mut head = loop {
             if let Some(head) = parse_head(&self.buffer[self.used..self.filled])? {
@@ -52,7 +63,7 @@ impl Connection {
             self.fill().await.context("waiting for the reply head")?;
         };
         self.used += head.length;
-        ensure!(head.status == 200, "status {}: {}", head.status, self.rest());
+        ensure!(good(head.status), "status {}: {}", head.status, self.rest());
         loop {
             let available = &self.buffer[self.used..self.filled];
             let (taken, done) = match &mut head.framing {
@@ -71,7 +82,7 @@ impl Connection {
             self.fill().await.context("reading the reply body")?;
         }
         ensure!(self.used == self.filled, "bytes after the end of the reply: {}", self.rest());
-        Ok(!head.close)
+        Ok((head.status, !head.close))
     }
 
     async fn fill(&mut self) -> Result<()> {

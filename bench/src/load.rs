@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::changes::Changes;
 use crate::http1::Connection;
 use crate::pace::Pacer;
 use crate::payload::{self, CHUNKS, Kind};
@@ -74,6 +75,9 @@ pub(crate) struct Report {
     /// Configurations that took effect meanwhile; filled in by the run.
     #[serde(default)]
     pub(crate) reloads: u32,
+    /// Changes made meanwhile, one by one; filled in by the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) changes: Option<Changes>,
 }
 
 pub(crate) async fn run(load: Load) -> Result<Report> {
@@ -171,7 +175,7 @@ impl Shared {
 }
 
 /// The order in which requests are taken and, in an open loop, when each is due.
-struct Schedule {
+pub(crate) struct Schedule {
     next: AtomicU64,
     requests: u64,
     pace: Option<(Instant, Duration, Semaphore)>,
@@ -182,13 +186,13 @@ impl Schedule {
         Self { next: AtomicU64::new(0), requests, pace: None }
     }
 
-    fn paced(requests: u64, period: Duration) -> Self {
+    pub(crate) fn paced(requests: u64, period: Duration) -> Self {
         Self { pace: Some((Instant::now(), period, Semaphore::new(0))), ..Self::closed(requests) }
     }
 
     /// Waits for the next request and says when it was due; `None` after the last. Latency counts
     /// from then, so a server that stalls is charged for every request it kept waiting.
-    async fn next(&self) -> Option<Instant> {
+    pub(crate) async fn next(&self) -> Option<Instant> {
         let Some((start, period, due)) = &self.pace else {
             return (self.next.fetch_add(1, Relaxed) < self.requests).then(Instant::now);
         };
@@ -198,7 +202,7 @@ impl Schedule {
     }
 
     /// Releases paced requests as they fall due.
-    async fn release(&self, connections: usize) -> Result<()> {
+    pub(crate) async fn release(&self, connections: usize) -> Result<()> {
         let Some((start, period, due)) = &self.pace else { return Ok(()) };
         let pacer = Pacer::every(*period)?;
         let mut released = 0;
@@ -344,7 +348,7 @@ async fn open_streams(load: &Load, shared: &Arc<Shared>) -> Result<Report> {
 }
 
 /// Of a sorted list of nanoseconds, in microseconds.
-fn percentile(sorted: &[u64], share: f64) -> f64 {
+pub(crate) fn percentile(sorted: &[u64], share: f64) -> f64 {
     let rank = (sorted.len() as f64 * share).ceil() as usize;
     sorted.get(rank.saturating_sub(1)).map_or(f64::NAN, |&nanos| nanos as f64 / 1e3)
 }

@@ -1,12 +1,18 @@
 //! The benchmark: the gateway and nginx side by side on one core, the load on another. See README.md.
 
+mod api;
+mod changes;
+mod etcd;
 mod http1;
 mod load;
 mod pace;
 mod payload;
+mod plane;
 mod process;
 mod report;
+mod rows;
 mod run;
+mod scale;
 mod subject;
 mod upstream;
 
@@ -44,6 +50,8 @@ enum Command {
         cpu: usize,
         #[arg(long)]
         stop_with: process::StopWith,
+        #[arg(long)]
+        urgent: bool,
         #[arg(last = true)]
         command: Vec<OsString>,
     },
@@ -72,8 +80,8 @@ fn start(command: Command) -> Result<ExitCode> {
             println!("{}", serde_json::to_string(&report)?);
             Ok(ExitCode::SUCCESS)
         }
-        Command::Pin { cpu, stop_with, command } => {
-            match process::become_pinned(cpu, stop_with, &command)? {}
+        Command::Pin { cpu, stop_with, urgent, command } => {
+            match process::become_pinned(cpu, stop_with, urgent, &command)? {}
         }
     }
 }

@@ -40,10 +40,59 @@ pub(crate) fn wait_time(pid: u32) -> Result<Duration> {
 
 /// Resident memory in KiB.
 pub(crate) fn rss_kib(pid: u32) -> Result<u64> {
+    memory_kib(pid, "VmRSS:")
+}
+
+/// The most resident memory so far in KiB.
+pub(crate) fn peak_kib(pid: u32) -> Result<u64> {
+    memory_kib(pid, "VmHWM:")
+}
+
+fn memory_kib(pid: u32, name: &str) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))
         .with_context(|| format!("process {pid} is gone"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    line.trim().trim_end_matches(" kB").parse().context("VmRSS")
+    let line =
+        status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
+    line.trim().trim_end_matches(" kB").parse().context("memory")
+}
+
+/// A thread of a process.
+#[derive(Debug)]
+pub(crate) struct Thread {
+    pub(crate) id: i32,
+    pub(crate) name: String,
+    /// Time it has run so far.
+    pub(crate) ran: Duration,
+}
+
+pub(crate) fn threads(pid: u32) -> Result<Vec<Thread>> {
+    let mut threads = Vec::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("process {pid} is gone"))? {
+        let task = task?;
+        let read = |file| fs::read_to_string(task.path().join(file));
+        // One may end while the list is read.
+        let (Ok(name), Ok(schedstat)) = (read("comm"), read("schedstat")) else { continue };
+        let id = task.file_name().to_string_lossy().parse().context("the id of a thread")?;
+        let nanos = schedstat.split_ascii_whitespace().next().and_then(|field| field.parse().ok());
+        let ran = Duration::from_nanos(nanos.context("unexpected schedstat")?);
+        threads.push(Thread { id, name: name.trim().to_owned(), ran });
+    }
+    Ok(threads)
+}
+
+/// Moves a thread to a core.
+pub(crate) fn pin_thread(id: i32, cpu: usize) -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    let thread = Pid::from_raw(id).context("the id of a thread")?;
+    rustix::thread::sched_setaffinity(Some(thread), &set)
+        .with_context(|| format!("pinning {id} to core {cpu}"))
+}
+
+/// Lets a thread run before everything that is not urgent itself. Only root may; `false` otherwise.
+pub(crate) fn make_urgent(id: i32) -> bool {
+    let done = Command::new("chrt").args(["-f", "-p", "50", &id.to_string()]).output();
+    done.is_ok_and(|output| output.status.success())
 }
 
 /// The only child of a process, once it has one (the worker of an nginx master).
@@ -87,10 +136,18 @@ pub(crate) fn pin_self(cpu: usize) -> Result<()> {
 }
 
 /// Pins this process, asks for `signal` when the parent dies, and becomes `command`.
-pub(crate) fn become_pinned(cpu: usize, signal: StopWith, command: &[OsString]) -> Result<Infallible> {
+pub(crate) fn become_pinned(
+    cpu: usize,
+    signal: StopWith,
+    urgent: bool,
+    command: &[OsString],
+) -> Result<Infallible> {
     pin_self(cpu)?;
     rustix::process::set_parent_process_death_signal(Some(signal.signal()))?;
     prefer_self();
+    if urgent {
+        make_urgent(i32::try_from(std::process::id())?);
+    }
     let (program, arguments) = command.split_first().context("no command")?;
     let error = Command::new(program).args(arguments).exec();
     Err(error).with_context(|| format!("starting {}", program.to_string_lossy()))
@@ -108,6 +165,18 @@ fn prefer_self() {
 pub(crate) fn pinned(cpu: usize, signal: StopWith, program: impl Into<OsString>) -> Result<Command> {
     let mut command = Command::new(std::env::current_exe().context("finding this program")?);
     command.args(["pin", "--cpu", &cpu.to_string(), "--stop-with", signal.name(), "--"]).arg(program.into());
+    Ok(command)
+}
+
+/// This program, pinned to `cpu`, before everything that is not urgent itself (as far as it may).
+pub(crate) fn pinned_self(cpu: usize, signal: StopWith, urgent: bool) -> Result<Command> {
+    let this = std::env::current_exe().context("finding this program")?;
+    let mut command = Command::new(&this);
+    command.args(["pin", "--cpu", &cpu.to_string(), "--stop-with", signal.name()]);
+    if urgent {
+        command.arg("--urgent");
+    }
+    command.arg("--").arg(this);
     Ok(command)
 }
 
@@ -176,6 +245,23 @@ impl Drop for Process {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn threads_have_names_and_run() {
+        let busy = std::thread::Builder::new().name("bench-busy".to_owned());
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let busy =
+            busy.spawn(move || while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {});
+        let started = Instant::now();
+        let mut ran = Duration::ZERO;
+        while ran < Duration::from_millis(20) {
+            assert!(started.elapsed() < Duration::from_secs(20), "a busy thread that does not run");
+            let threads = threads(std::process::id()).expect("threads");
+            ran = threads.iter().find(|thread| thread.name == "bench-busy").map_or(ran, |thread| thread.ran);
+        }
+        drop(stop);
+        busy.expect("a thread").join().expect("its end");
+    }
 
     #[test]
     fn ticks_of_a_name_with_blanks() {

@@ -8,9 +8,12 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+use crate::changes::{BIG, Changes, RATE, SMALL};
 use crate::load::Report;
 use crate::payload::CHUNKS;
+use crate::rows::Size;
 use crate::run::{Plan, key};
+use crate::scale::{AFTER_ANSWER, AFTER_SENT, AFTER_WATCH, Scale, Start};
 
 pub(crate) const NGINX: &str = "nginx";
 pub(crate) const SUBJECT_NGINX: &str = "nginx-2";
@@ -64,7 +67,7 @@ impl fmt::Display for Machine {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Target {
-    /// The ratio to nginx, at most.
+    /// The ratio to what the subject is compared with, at most.
     Ratio(f64),
     /// The subject's own figure, at most.
     Value(f64),
@@ -74,7 +77,9 @@ enum Target {
 struct Row {
     group: String,
     name: String,
-    nginx: Option<f64>,
+    /// What the two figures are of.
+    columns: (&'static str, &'static str),
+    base: Option<f64>,
     subject: Option<f64>,
     /// Median of the ratios of the rounds; each compares two neighbours in time.
     ratio: Option<f64>,
@@ -92,15 +97,21 @@ pub(crate) struct Results {
     rows: Vec<Row>,
     /// Every single measurement.
     reports: BTreeMap<String, Vec<Report>>,
+    scale: Option<Scale>,
 }
 
 /// Takes one figure out of a report.
 type Figure = fn(&Report) -> f64;
 
 impl Results {
-    pub(crate) fn new(machine: Machine, plan: Plan, reports: BTreeMap<String, Vec<Report>>) -> Self {
+    pub(crate) fn new(
+        machine: Machine,
+        plan: Plan,
+        reports: BTreeMap<String, Vec<Report>>,
+        scale: Option<Scale>,
+    ) -> Self {
         let subject = if machine.gateway.is_some() { GATEWAY } else { SUBJECT_NGINX };
-        let mut results = Self { machine, plan, subject, rows: Vec::new(), reports };
+        let mut results = Self { machine, plan, subject, rows: Vec::new(), reports, scale };
         results.fill();
         results
     }
@@ -133,6 +144,12 @@ impl Results {
         self.compare("open", &group, "CPU µs per chunk", |report| report.cpu_us, None);
         self.half_load();
         self.reload();
+        self.changes("small", SMALL);
+        self.changes("big", BIG);
+        if let Some(scale) = self.scale.take() {
+            self.scale(&scale);
+            self.scale = Some(scale);
+        }
     }
 
     fn of(&self, what: &str, subject: &str) -> &[Report] {
@@ -150,26 +167,82 @@ impl Results {
         if nginx.is_empty() && subject.is_empty() {
             return;
         }
-        let middle = |figures: &[f64]| (!figures.is_empty()).then(|| median(figures.iter().copied()));
-        // A difference of latencies can come out negative; a ratio of such says nothing.
-        let pairs = nginx.iter().zip(subject).filter(|(nginx, subject)| **nginx > 0.0 && **subject > 0.0);
-        let ratios: Vec<f64> = pairs.map(|(nginx, subject)| subject / nginx).collect();
-        let (ratio, subject) = (middle(&ratios), middle(subject));
-        let range = |pick: fn(f64, f64) -> f64| ratios.iter().copied().reduce(pick);
-        let met = target.and_then(|target| match target {
-            Target::Ratio(most) => ratio.map(|ratio| ratio <= most),
-            Target::Value(most) => subject.map(|subject| subject <= most),
-        });
-        self.rows.push(Row {
-            group: group.to_owned(),
-            name: name.to_owned(),
-            nginx: middle(nginx),
-            subject,
-            ratio,
-            ratio_range: range(f64::min).zip(range(f64::max)),
-            target,
-            met,
-        });
+        let columns = (NGINX, self.subject);
+        self.rows.push(row((group, name), columns, (nginx, subject), target));
+    }
+
+    /// Rows of the load without and with changes.
+    fn changes(&mut self, name: &str, size: Size) {
+        let of = |what| self.of(&format!("{what}-{name}"), GATEWAY).to_vec();
+        let (calm, changes) = (of("calm"), of("changes"));
+        let group = format!(
+            "{RATE:.0} changes/s under {:.0} requests/s, {} keys, {} models",
+            self.plan.changes_load, size.api_keys, size.models
+        );
+        let made = |pick: fn(&Changes) -> f64| -> Vec<f64> {
+            changes.iter().filter_map(|report| report.changes.as_ref()).map(pick).collect()
+        };
+        let of_both = |pick: Figure| -> [Vec<f64>; 2] {
+            [calm.iter().map(pick).collect(), changes.iter().map(pick).collect()]
+        };
+        let busy: Figure =
+            |report| report.changes.as_ref().map_or(f64::NAN, |changes| changes.workers_busy * 100.0);
+        let both = [
+            ("p50 µs", of_both(|report| report.p50_us), None),
+            ("p99 µs", of_both(|report| report.p99_us), Some(Target::Ratio(1.1))),
+            ("worker thread, % of its core", of_both(busy), None),
+        ];
+        let alone = [
+            ("changes/s", made(|made| made.per_second)),
+            ("answer to a change, p50 µs", made(|made| made.p50_us)),
+            ("answer to a change, p99 µs", made(|made| made.p99_us)),
+            ("other threads, CPU µs per change", made(|made| made.others_us)),
+        ];
+        let both = both.map(|(name, [calm, changes], target)| (name, calm, changes, target));
+        let alone = alone.map(|(name, figures)| (name, Vec::new(), figures, None));
+        for (name, calm, changes, target) in both.into_iter().chain(alone) {
+            if !changes.is_empty() {
+                self.rows.push(row((&group, name), ("without", "with"), (&calm, &changes), target));
+            }
+        }
+    }
+
+    fn scale(&mut self, scale: &Scale) {
+        let group = format!(
+            "{} keys, {} models, {} rows",
+            scale.size.api_keys,
+            scale.size.models,
+            scale.size.total()
+        );
+        let mut push = |name: &str, figures: &[f64], most: Option<f64>| {
+            self.rows.push(row((&group, name), ("", GATEWAY), (&[], figures), most.map(Target::Value)));
+        };
+        for (name, starts, most) in [
+            ("etcd", &scale.from_etcd, Some(2000.0)),
+            ("cache file, etcd down", &scale.from_cache, Some(2000.0)),
+            ("embedded store", &scale.from_embedded, Some(2000.0)),
+        ] {
+            let of = |pick: fn(&Start) -> f64| starts.iter().map(pick).collect::<Vec<f64>>();
+            push(&format!("{name}: key known, ms"), &of(|start| start.serves_ms), None);
+            push(&format!("{name}: synced, ms"), &of(|start| start.synced_ms), most);
+            push(&format!("{name}: peak RSS MiB"), &of(|start| start.peak_kib as f64 / 1024.0), None);
+        }
+        for (name, applied) in [("", &scale.without_cache), (", cache file", &scale.with_cache)] {
+            let at = |share, figure| [applied.percentile(share, figure)];
+            push(&format!("change{name}: p50 ms after put"), &at(0.5, AFTER_SENT), None);
+            push(&format!("change{name}: p99 ms after put"), &at(0.99, AFTER_SENT), Some(500.0));
+            push(&format!("change{name}: p99 ms after answer"), &at(0.99, AFTER_ANSWER), None);
+            push(&format!("change{name}: p50 ms after watch"), &at(0.5, AFTER_WATCH), None);
+            push(&format!("change{name}: p99 ms after watch"), &at(0.99, AFTER_WATCH), Some(20.0));
+            push(&format!("change{name}: CPU µs"), &[applied.cpu_us], None);
+        }
+        let empty = median(scale.empty_rss_kib.iter().map(|kib| *kib as f64));
+        let full: Vec<f64> = scale.from_etcd.iter().map(|start| start.rss_kib as f64).collect();
+        let rows = scale.size.total() as f64;
+        let per_row: Vec<f64> = full.iter().map(|kib| (kib - empty) * 1024.0 / rows).collect();
+        push("RSS MiB, no rows", &[empty / 1024.0], None);
+        push("RSS MiB, all rows", &full.iter().map(|kib| kib / 1024.0).collect::<Vec<_>>(), None);
+        push("RSS bytes per row", &per_row, None);
     }
 
     /// Latency the proxy adds: its own less that of requests sent straight to the upstream.
@@ -208,15 +281,18 @@ impl Results {
 
     /// One line for each measurement with failed requests.
     pub(crate) fn failures(&self) -> Vec<String> {
-        let failed =
-            self.reports.iter().flat_map(|(key, reports)| reports.iter().map(move |report| (key, report)));
-        failed
-            .filter(|(_, report)| report.failures > 0)
-            .map(|(key, report)| {
-                let first = report.first_failure.as_deref().unwrap_or("unknown");
-                format!("{key}: {} requests failed, the first: {first}", report.failures)
-            })
-            .collect()
+        let all: Vec<(&String, &Report)> =
+            self.reports.iter().flat_map(|(key, reports)| reports.iter().map(move |it| (key, it))).collect();
+        let changes = all.iter().filter_map(|(key, report)| {
+            let changes = report.changes.as_ref().filter(|changes| changes.failures > 0)?;
+            let first = changes.first_failure.as_deref().unwrap_or("unknown");
+            Some(format!("{key}: {} changes failed, the first: {first}", changes.failures))
+        });
+        let requests = all.iter().filter(|(_, report)| report.failures > 0).map(|(key, report)| {
+            let first = report.first_failure.as_deref().unwrap_or("unknown");
+            format!("{key}: {} requests failed, the first: {first}", report.failures)
+        });
+        requests.chain(changes).collect()
     }
 
     /// What to say when proxies had to wait for their core: other work took it, or their own threads
@@ -240,12 +316,17 @@ impl Results {
     }
 
     pub(crate) fn table(&self) -> String {
-        let mut table = format!(
-            "\n{:<34} {:>10} {:>10} {:>7} {:>15}  target\n",
-            "", "nginx", self.subject, "ratio", "(range)"
-        );
-        let mut group = "";
+        let mut table = String::new();
+        let (mut group, mut columns) = ("", None);
         for row in &self.rows {
+            if columns.replace(row.columns) != Some(row.columns) {
+                let (base, subject) = row.columns;
+                let _ = writeln!(
+                    table,
+                    "\n{:<34} {base:>10} {subject:>10} {:>7} {:>15}  target",
+                    "", "ratio", "(range)"
+                );
+            }
             if row.group != group {
                 group = &row.group;
                 let _ = writeln!(table, "{group}");
@@ -259,7 +340,7 @@ impl Results {
             let line = format!(
                 "  {:<32} {:>10} {:>10} {:>7} {:>15}  {:<8} {met}",
                 row.name,
-                row.nginx.map(number).unwrap_or_default(),
+                row.base.map(number).unwrap_or_default(),
                 row.subject.map(number).unwrap_or_default(),
                 row.ratio.map(|ratio| format!("{ratio:.2}")).unwrap_or_default(),
                 range.unwrap_or_default(),
@@ -276,6 +357,36 @@ impl Results {
         }
         let text = serde_json::to_string_pretty(self)? + "\n";
         fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+    }
+}
+
+/// The medians of two lists of figures, and how they compare round by round.
+fn row(
+    (group, name): (&str, &str),
+    columns: (&'static str, &'static str),
+    (base, subject): (&[f64], &[f64]),
+    target: Option<Target>,
+) -> Row {
+    let middle = |figures: &[f64]| (!figures.is_empty()).then(|| median(figures.iter().copied()));
+    // A difference of latencies can come out negative; a ratio of such says nothing.
+    let pairs = base.iter().zip(subject).filter(|(base, subject)| **base > 0.0 && **subject > 0.0);
+    let ratios: Vec<f64> = pairs.map(|(base, subject)| subject / base).collect();
+    let (ratio, subject) = (middle(&ratios), middle(subject));
+    let range = |pick: fn(f64, f64) -> f64| ratios.iter().copied().reduce(pick);
+    let met = target.and_then(|target| match target {
+        Target::Ratio(most) => ratio.map(|ratio| ratio <= most),
+        Target::Value(most) => subject.map(|subject| subject <= most),
+    });
+    Row {
+        group: group.to_owned(),
+        name: name.to_owned(),
+        columns,
+        base: middle(base),
+        subject,
+        ratio,
+        ratio_range: range(f64::min).zip(range(f64::max)),
+        target,
+        met,
     }
 }
 
@@ -309,7 +420,7 @@ mod tests {
             load_before: 0.5,
         };
         let reports = reports.iter().map(|(key, reports)| ((*key).to_owned(), reports.to_vec())).collect();
-        Results::new(machine, FULL, reports)
+        Results::new(machine, FULL, reports, None)
     }
 
     fn costs(cpu_us: f64) -> Report {
@@ -326,7 +437,7 @@ mod tests {
         let gateway = [costs(12.0), costs(30.0), costs(33.0)];
         let results = results(&[("buffered/nginx", &nginx), ("buffered/gateway", &gateway)]);
         let row = row(&results, "CPU µs per request");
-        assert_eq!((row.nginx, row.subject, row.met), (Some(20.0), Some(30.0), Some(true)));
+        assert_eq!((row.base, row.subject, row.met), (Some(20.0), Some(30.0), Some(true)));
         assert!((row.ratio.expect("a ratio") - 1.2).abs() < 1e-9, "{row:?}");
         assert!(results.table().contains("<= 1.4x"), "{}", results.table());
     }
@@ -347,10 +458,7 @@ mod tests {
             ("half/gateway", &[at(280.0)]),
         ]);
         let row = row(&results, "added p99 µs");
-        assert_eq!(
-            (row.nginx, row.subject, row.ratio, row.met),
-            (Some(-10.0), Some(180.0), None, Some(true))
-        );
+        assert_eq!((row.base, row.subject, row.ratio, row.met), (Some(-10.0), Some(180.0), None, Some(true)));
     }
 
     #[test]

@@ -10,14 +10,20 @@ use clap::{Args, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 
+use crate::changes::{self, Writer};
 use crate::load::Report;
-use crate::payload::{Kind, UPSTREAM_MODEL};
+use crate::payload::{CALLER_MODEL, Kind, UPSTREAM_MODEL};
+use crate::plane::{Plane, Store};
 use crate::process::{self, StopWith};
 use crate::report::{self, Machine, Results};
+use crate::rows::{Size, rows};
+use crate::scale::{Scale, Setup};
 use crate::subject::{Subject, Upstream, nginx_version};
 
 const LOAD_WITHIN: Duration = Duration::from_secs(120);
 const REWRITE_EVERY: Duration = Duration::from_millis(250);
+/// Seconds that changes go on longer than the load that is measured.
+const CHANGES_AROUND: f64 = 1.2;
 const RELOAD_WITHIN: Duration = Duration::from_secs(10);
 
 #[derive(Args, Clone, Debug)]
@@ -62,6 +68,8 @@ enum Part {
     Open,
     Half,
     Reload,
+    Changes,
+    Scale,
 }
 
 /// How much of everything.
@@ -80,6 +88,11 @@ pub(crate) struct Plan {
     half_seconds: f64,
     reload_rounds: usize,
     reload_seconds: f64,
+    changes_rounds: usize,
+    changes_seconds: f64,
+    pub(crate) changes_load: f64,
+    scale_starts: usize,
+    scale_changes: usize,
 }
 
 pub(crate) const FULL: Plan = Plan {
@@ -96,6 +109,11 @@ pub(crate) const FULL: Plan = Plan {
     half_seconds: 1.5,
     reload_rounds: 2,
     reload_seconds: 3.0,
+    changes_rounds: 5,
+    changes_seconds: 3.0,
+    changes_load: 4_000.0,
+    scale_starts: 5,
+    scale_changes: 200,
 };
 
 const QUICK: Plan = Plan {
@@ -111,6 +129,10 @@ const QUICK: Plan = Plan {
     half_seconds: 0.7,
     reload_rounds: 1,
     reload_seconds: 1.0,
+    changes_rounds: 2,
+    changes_seconds: 1.5,
+    scale_starts: 2,
+    scale_changes: 50,
     ..FULL
 };
 
@@ -133,6 +155,7 @@ struct Bench {
     upstream: Upstream,
     /// Reports by what was measured and on which subject.
     reports: BTreeMap<String, Vec<Report>>,
+    scale: Option<Scale>,
     started: Instant,
     options: Options,
     dir: tempfile::TempDir,
@@ -161,12 +184,13 @@ async fn measure(options: Options) -> Result<ExitCode> {
         load_cpu,
         upstream: Upstream::start(load_cpu, pause).await?,
         reports: BTreeMap::new(),
+        scale: None,
         started: Instant::now(),
         options,
         dir: tempfile::Builder::new().prefix("aisix-bench-").tempdir()?,
     };
     bench.all().await?;
-    let results = Results::new(machine, plan, bench.reports);
+    let results = Results::new(machine, plan, bench.reports, bench.scale);
     print!("{}", results.table());
     results.write(&bench.options.out)?;
     eprintln!("{:.0} s; written to {}", bench.started.elapsed().as_secs_f64(), bench.options.out.display());
@@ -204,6 +228,18 @@ impl Bench {
             for round in 0..self.plan.open_rounds {
                 self.open_streams(round).await?;
             }
+        }
+        if self.wants(Part::Scale) && self.options.subject == Which::Gateway {
+            self.scale().await?;
+        }
+        if self.wants(Part::Changes) && self.options.subject == Which::Gateway {
+            self.changes("small", changes::SMALL).await?;
+            self.changes("big", changes::BIG).await?;
+        }
+        if ![Part::Buffered, Part::Streamed, Part::Burst].iter().any(|part| self.wants(*part))
+            && !self.paced()
+        {
+            return Ok(());
         }
         let pair = [self.nginx(report::NGINX).await?, self.subject().await?];
         for round in 0..self.plan.rounds {
@@ -339,6 +375,59 @@ impl Bench {
         Ok(())
     }
 
+    async fn scale(&mut self) -> Result<()> {
+        let setup = Setup {
+            gateway: &self.options.gateway,
+            dir: self.dir.path(),
+            proxy_cpu: self.proxy_cpu,
+            load_cpu: self.load_cpu,
+            starts: self.plan.scale_starts,
+            changes: self.plan.scale_changes,
+            say: &|text| self.progress(text),
+        };
+        self.scale = Some(setup.run().await?);
+        Ok(())
+    }
+
+    /// A constant load without and with changes of the configuration. What belongs to the load comes
+    /// before everything else on its core, so that the changes are felt only through the gateway.
+    async fn changes(&mut self, name: &str, size: Size) -> Result<()> {
+        let upstream = Upstream::start(self.load_cpu, Duration::ZERO).await?;
+        let store = Store::Embedded(self.dir.path().join(format!("changes-{name}")));
+        let mut plane = Plane::start(&self.options.gateway, self.dir.path(), self.proxy_cpu, &store)?;
+        plane.fill(size, &rows(size, upstream.addr)).await?;
+        let urgent = plane.set_apart(self.load_cpu)? && process::make_urgent(i32::try_from(upstream.pid)?);
+        if !urgent {
+            self.progress("WARNING: not root: writer and control thread hold up the load on its core");
+        }
+        let mut writer = Writer::new(&plane, size);
+        let (rate, seconds) = (self.plan.changes_load, self.plan.changes_seconds);
+        let mut arguments = self.paced_arguments(rate, seconds).to_vec();
+        arguments.push(("--urgent", String::new()));
+        for round in 0..self.plan.changes_rounds {
+            for turn in 0..2 {
+                let changes = (turn + round) % 2 == 1;
+                let what = if changes { format!("changes-{name}") } else { format!("calm-{name}") };
+                let target = Target { name: "gateway", pid: plane.pid(), model: CALLER_MODEL };
+                // It begins while the load warms up, and ends after it.
+                let (report, made) = tokio::join!(
+                    self.run_load(target, plane.proxy, Kind::Buffered, &arguments),
+                    writer.run(&plane, seconds + CHANGES_AROUND, changes),
+                );
+                let (mut report, made) = (report?, made?);
+                self.progress(&format!(
+                    "{what}: {:.0} changes/s, answered after {:.0} µs (p99 {:.0}), {} seen, {:.0} µs CPU each; \
+                     {} failures",
+                    made.per_second, made.p50_us, made.p99_us, made.seen, made.others_us, made.failures
+                ));
+                report.changes = Some(made);
+                self.keep(&what, "gateway", report);
+                plane.truncate_log()?;
+            }
+        }
+        Ok(())
+    }
+
     async fn load(
         &mut self,
         what: &str,
@@ -393,11 +482,12 @@ impl Bench {
         kind: Kind,
         arguments: &[(&str, String)],
     ) -> Result<Report> {
-        let mut command = process::pinned(self.load_cpu, StopWith::Kill, std::env::current_exe()?)?;
+        let urgent = arguments.iter().any(|(name, _)| *name == "--urgent");
+        let mut command = process::pinned_self(self.load_cpu, StopWith::Kill, urgent)?;
         let kind = kind.to_possible_value().context("a kind without a name")?;
         command.args(["load", "--addr", &addr.to_string(), "--pid", &target.pid.to_string()]);
         command.args(["--kind", kind.get_name(), "--model", target.model]);
-        for (name, value) in arguments {
+        for (name, value) in arguments.iter().filter(|(name, _)| *name != "--urgent") {
             command.args([*name, value]);
         }
         let mut command = tokio::process::Command::from(command);

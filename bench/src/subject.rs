@@ -244,15 +244,15 @@ pub(crate) fn nginx_version(install: bool) -> Result<String> {
 }
 
 /// A new folder; several instances of one subject may run.
-fn new_dir(parent: &Path, name: &str) -> Result<PathBuf> {
+pub(crate) fn new_dir(parent: &Path, name: &str) -> Result<PathBuf> {
     Ok(tempfile::Builder::new().prefix(name).tempdir_in(parent)?.keep())
 }
 
-fn free_addr() -> Result<SocketAddr> {
+pub(crate) fn free_addr() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-fn spawn(mut command: Command, dir: &Path, stop_with: StopWith) -> Result<Process> {
+pub(crate) fn spawn(mut command: Command, dir: &Path, stop_with: StopWith) -> Result<Process> {
     let log = File::options().create(true).append(true).open(dir.join("log"))?;
     let program = command.get_args().last().unwrap_or(OsStr::new("")).to_owned();
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);

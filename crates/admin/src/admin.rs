@@ -3,7 +3,7 @@
 use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 
 use aisix_config::{
-    ConfigState, ResourceKind, ResourceSet,
+    ConfigState, ResourceKind, View,
     edit::{Editor, Operation},
 };
 use aisix_core::{Lifecycle, probe};
@@ -17,7 +17,7 @@ use axum::{
 };
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, Uri, header, uri::PathAndQuery};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{
     auth::{self, AdminKey},
@@ -26,7 +26,7 @@ use crate::{
     failure::Failure,
     health, openapi,
     respond::{self, Entry},
-    routes::{self, Access, Action, PLAYGROUND_TARGET, Route, Source},
+    routes::{self, Access, Action, CALLER_KEYS, PLAYGROUND_TARGET, Route, Source},
     trail, viewer, write,
 };
 
@@ -191,8 +191,11 @@ impl Shared {
         match action {
             Action::Health => Ok(health::report(config, health)),
             Action::ModelsStatus => Ok(health::models_status(config, health)),
-            Action::List(kind) => Ok(list(&config.current(), kind, &call)),
-            Action::Get(kind) => one(&config.current(), kind, &call),
+            Action::List(kind) => Ok(self.list(config.current().views(kind), kind, &call)),
+            Action::Get(kind) => {
+                let view = config.current().view(kind, call.id()?).ok_or_else(Failure::not_found)?;
+                Ok(one(&self.shown(kind, view)))
+            }
             Action::Export => Ok(trail::export_file(config, editor.as_deref())),
             Action::Revisions => match revisions {
                 Some(revisions) => trail::revisions(revisions, call).await,
@@ -206,6 +209,51 @@ impl Shared {
                 None => Err(Failure::not_found()),
             },
         }
+    }
+}
+
+impl Shared {
+    /// The entries of a kind, ordered by id.
+    fn list(&self, mut views: Vec<View>, kind: &ResourceKind, call: &Call) -> Response {
+        if let Some(name) = call.query.text("name") {
+            views.retain(|view| kind.identity(&view.document).as_deref() == Some(name));
+        }
+        let total = views.len();
+        if let Some(after) = call.query.text("after") {
+            views.retain(|view| *view.id > *after);
+        }
+        let limit = call.query.limit().unwrap_or(usize::MAX);
+        let more = views.len() > limit;
+        views.truncate(limit);
+        let views: Vec<View> = views.into_iter().map(|view| self.shown(kind, view)).collect();
+        let entries: Vec<Entry<'_>> = views.iter().map(Entry::from).collect();
+        let mut response = respond::json(&entries);
+        let headers = response.headers_mut();
+        respond::set(headers, respond::TOTAL_COUNT, &total.to_string());
+        if let Some(last) = views.last().filter(|_| more) {
+            let limit = limit.to_string();
+            let mut next = vec![("limit", limit.as_str()), ("after", &*last.id)];
+            next.extend(call.query.text("name").map(|name| ("name", name)));
+            respond::set_next(headers, &call.path, &next);
+        }
+        response
+    }
+
+    /// Where nothing can be written back, a caller key is shown without whom it
+    /// belongs to.
+    fn shown(&self, kind: &ResourceKind, view: View) -> View {
+        const SHOWN: [&str; 6] =
+            ["key_hash", "allowed_models", "rate_limit", "mcp_access", "allowed_agents", "expires_at"];
+        if kind.name != CALLER_KEYS || self.state.editor.is_some() {
+            return view;
+        }
+        let mut document = Map::new();
+        for (name, value) in view.document.as_object().into_iter().flatten() {
+            if SHOWN.contains(&name.as_str()) || (name == "disabled" && *value == Value::Bool(true)) {
+                document.insert(name.clone(), value.clone());
+            }
+        }
+        View { document: Arc::new(Value::Object(document)), ..view }
     }
 }
 
@@ -229,37 +277,10 @@ async fn write(editor: &Editor, action: Action, call: Call, now: u64) -> Result<
     }
 }
 
-/// The entries of a kind, ordered by id.
-fn list(set: &ResourceSet, kind: &ResourceKind, call: &Call) -> Response {
-    let mut views = set.views(kind);
-    if let Some(name) = call.query.text("name") {
-        views.retain(|view| kind.identity(&view.document).as_deref() == Some(name));
-    }
-    let total = views.len();
-    if let Some(after) = call.query.text("after") {
-        views.retain(|view| *view.id > *after);
-    }
-    let limit = call.query.limit().unwrap_or(usize::MAX);
-    let more = views.len() > limit;
-    views.truncate(limit);
-    let entries: Vec<Entry<'_>> = views.iter().map(Entry::from).collect();
-    let mut response = respond::json(&entries);
-    let headers = response.headers_mut();
-    respond::set(headers, respond::TOTAL_COUNT, &total.to_string());
-    if let Some(last) = views.last().filter(|_| more) {
-        let limit = limit.to_string();
-        let mut next = vec![("limit", limit.as_str()), ("after", &*last.id)];
-        next.extend(call.query.text("name").map(|name| ("name", name)));
-        respond::set_next(headers, &call.path, &next);
-    }
-    response
-}
-
-fn one(set: &ResourceSet, kind: &ResourceKind, call: &Call) -> Result<Response, Failure> {
-    let view = set.view(kind, call.id()?).ok_or_else(Failure::not_found)?;
-    let mut response = respond::json(&Entry::from(&view));
+fn one(view: &View) -> Response {
+    let mut response = respond::json(&Entry::from(view));
     respond::set_tag(response.headers_mut(), view.revision);
-    Ok(response)
+    response
 }
 
 /// Whether the query has the key `verbose`, with or without a value.

@@ -15,7 +15,7 @@ use crate::{
     call::Call,
     failure::Failure,
     respond::{self, Made},
-    routes::kind_named,
+    routes::{CALLER_KEYS, kind_named},
     write::{problem, settle},
 };
 
@@ -136,16 +136,21 @@ pub(crate) async fn apply(editor: &Editor, mut call: Call, now: u64) -> Result<R
     let prune = call.query.flag("prune", true);
     let outcome = editor.apply(&documents, prune, &call.actor, call.dry_run()).await;
     let (plan, revision) = outcome.map_err(|error| blamed(editor, &documents, prune, error))?;
-    if call.dry_run() {
-        return Ok(respond::json(&Applied { plan: &plan, revision: None }));
-    }
-    if !plan.broken.is_empty() {
+    if !call.dry_run() && !plan.broken.is_empty() {
         return Err(Failure::broken(plan));
     }
-    if revision > 0 {
-        tracing::info!(actor = call.actor.name, action = "apply", revision, "configuration changed");
+    Ok(carried_out(&plan, revision, &call, "apply", now))
+}
+
+/// Says what a plan has changed, or in a dry run would change.
+pub(crate) fn carried_out(plan: &Plan, revision: u64, call: &Call, action: &str, now: u64) -> Response {
+    if call.dry_run() {
+        return respond::json(&Applied { plan, revision: None });
     }
-    Ok(respond::json(&Applied { plan: &plan, revision: Some(made(revision, &call, now)) }))
+    if revision > 0 {
+        tracing::info!(actor = call.actor.name, action, revision, "configuration changed");
+    }
+    respond::json(&Applied { plan, revision: Some(made(revision, call, now)) })
 }
 
 /// Finds out which of the documents is not in order: the error counts the
@@ -182,6 +187,10 @@ fn documents(body: Value) -> Result<Vec<Document>, Failure> {
         }
         members.end(&mut errors);
         if let Some((kind, id, value)) = both(kind, id, value) {
+            // A secret that the server makes would be shown to nobody.
+            if kind.name == CALLER_KEYS && value["key_hash"].is_null() {
+                errors.push(problem(format!("/documents/{at}/value"), "`key_hash` is missing"));
+            }
             documents.push(Document { kind, id, value });
         }
     }

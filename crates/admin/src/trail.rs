@@ -8,12 +8,12 @@ use http::{HeaderValue, StatusCode, header};
 
 use crate::{
     admin::Revisions,
-    batch::{Members, Results, made},
+    batch::{self, Members},
     call::Call,
     failure::Failure,
-    respond::{self, Made},
+    respond,
     routes::kind_named,
-    write::{problem, settle},
+    write::problem,
 };
 
 /// How many records are shown when nothing else is asked for.
@@ -64,10 +64,8 @@ pub(crate) async fn rollback(editor: &Editor, mut call: Call, now: u64) -> Resul
     let Some(revision) = revision.filter(|_| errors.is_empty()) else {
         return Err(Failure::invalid(errors));
     };
-    let mut outcome = editor.rollback(revision, &call.actor, call.dry_run()).await?;
-    settle(&mut outcome, &call, "rollback");
-    let revision = made(outcome.revision, &call, now);
-    Ok(respond::json(&Results { revision, results: outcome.done.iter().map(Made::from).collect() }))
+    let (plan, revision) = editor.rollback(revision, &call.actor, call.dry_run()).await?;
+    Ok(batch::carried_out(&plan, revision, &call, "rollback", now))
 }
 
 /// `GET /admin/v1/export`

@@ -1,5 +1,6 @@
 //! The read surface of the admin listener over a resources file, and its refusal to write.
 
+use aisix_e2e::documents::contains;
 use aisix_e2e::{expect_error, pair, started};
 use aisix_testkit::gateway::builder::{CALLER_KEY, MODEL, PROVIDER_SECRET};
 use aisix_testkit::gateway::{ADMIN_KEY, Gateway};
@@ -49,8 +50,9 @@ async fn reads_need_the_admin_key_and_mask_secrets() {
         assert!(!text.contains(PROVIDER_SECRET) && !text.contains(CALLER_KEY), "{text}");
     }
     let (_, keys) = get(&gateway, "/admin/v1/api_keys").await;
-    let expected = json!({"key_hash": key_hash(CALLER_KEY), "allowed_models": ["*"]});
-    assert_eq!(keys[0]["value"], expected);
+    let expected =
+        json!({"display_name": "caller", "key_hash": key_hash(CALLER_KEY), "allowed_models": ["*"]});
+    assert!(contains(&keys[0]["value"], &expected), "{keys}");
 }
 
 #[tokio::test]
@@ -173,4 +175,51 @@ async fn the_playground_knows_where_the_client_comes_from() {
         }
     }
     assert_eq!(upstream.requests().len(), admitted);
+}
+
+/// All strings under a `$ref` member.
+fn references(value: &Value) -> Vec<String> {
+    match value {
+        Value::Object(members) => {
+            let own = members.get("$ref").and_then(Value::as_str).map(str::to_owned);
+            own.into_iter().chain(members.values().flat_map(references)).collect()
+        }
+        Value::Array(items) => items.iter().flat_map(references).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn the_openapi_document_is_whole_and_its_viewer_needs_no_network() {
+    let (_upstream, gateway) = started().await;
+    let admin = Client::new(gateway.admin);
+    let document = admin.send(Request::get("/admin/openapi.json")).await.json().await;
+    for reference in references(&document) {
+        let pointer = reference.strip_prefix('#').unwrap_or_else(|| panic!("{reference} is elsewhere"));
+        assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+    }
+    for kind in aisix_e2e::documents::KINDS {
+        let path = &document["paths"][format!("/admin/v1/{kind}")];
+        assert!(path["get"].is_object() && path["post"].is_object(), "{kind}");
+        let item = &document["paths"][format!("/admin/v1/{kind}/{{id}}")];
+        for method in ["get", "put", "patch", "delete"] {
+            assert!(item[method].is_object(), "{method} {kind}");
+        }
+    }
+    for path in ["batch", "apply", "export", "audit", "revisions", "rollback", "api_keys/{id}/rotate"] {
+        assert!(document["paths"][format!("/admin/v1/{path}")].is_object(), "{path}");
+    }
+    let page = admin.send(Request::get("/admin/openapi-scalar")).await.text().await;
+    for outside in [
+        "src=\"http",
+        "src='http",
+        "src=\"//",
+        "href=\"http",
+        "href=\"//",
+        "@import",
+        "import(\"http",
+        "fetch(\"http",
+    ] {
+        assert!(!page.contains(outside), "the page loads something from elsewhere: {outside}");
+    }
 }

@@ -86,14 +86,14 @@ async fn one_of_many(writers: &[Admin]) {
 
 /// Writers that retry after a 412 lose no increment.
 async fn no_lost_update(writers: &[Admin]) {
-    const EACH: u64 = 10;
+    const EACH: usize = 10;
     let id = writers[0].create("cache_policies", &json!({"name": "counter", "purge_generation": 0})).await;
     let tasks: Vec<_> = (0..4)
         .map(|number| {
             let (writer, item) = (writers[number % writers.len()].clone(), format!("cache_policies/{id}"));
             tokio::spawn(async move {
-                let mut done = 0;
-                while done < EACH {
+                let mut won = Vec::new();
+                while won.len() < EACH {
                     let read = writer.get(&item).await;
                     if read.status == 404 {
                         // A gateway that has not heard of it yet.
@@ -104,19 +104,23 @@ async fn no_lost_update(writers: &[Admin]) {
                         json!(value["purge_generation"].as_u64().unwrap_or_default() + 1);
                     let answer = writer.if_match(read.revision()).put(&item, &value).await;
                     assert!([200, 412].contains(&answer.status), "{answer:?}");
-                    done += u64::from(answer.status == 200);
+                    if answer.status == 200 {
+                        won.push((read.revision(), value["purge_generation"].as_u64().unwrap_or_default()));
+                    }
                 }
+                won
             })
         })
         .collect();
+    let mut won = Vec::new();
     for task in tasks {
-        task.await.expect("a writer");
+        won.extend(task.await.expect("a writer"));
     }
-    let item = format!("cache_policies/{id}");
-    aisix_testkit::eventually("every increment counts", || async {
-        (writers[0].get(&item).await.json()["value"]["purge_generation"] == 4 * EACH).then_some(())
-    })
-    .await;
+    won.sort_unstable();
+    // Each revision was replaced once, by the next value.
+    let expected: Vec<u64> = (1..=4 * EACH as u64).collect();
+    let values: Vec<u64> = won.iter().map(|(_, value)| *value).collect();
+    assert_eq!(values, expected, "(revision read, value written): {won:?}");
 }
 
 /// Patches of different fields, without conditions, all survive.
@@ -415,4 +419,34 @@ async fn a_batch_of_dry_runs_is_dry() {
     assert_eq!(dry.expect(200)["results"].as_array().map(Vec::len), Some(2), "{dry:?}");
     assert_eq!(dry.header("x-aisix-dry-run"), Some("true"));
     assert_eq!(admin.list("cache_policies").await, Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn the_same_document_twice_is_no_excuse_for_a_stale_condition() {
+    let (_gateway, admin) = embedded().await;
+    let created = admin.post("cache_policies", &json!({"name": "p"})).await;
+    let item = format!("cache_policies/{}", created.expect(201)["id"].as_str().unwrap_or_default());
+    let stale = admin.if_match(created.revision());
+    let wanted = json!({"name": "p", "ttl_seconds": 9});
+    stale.put(&item, &wanted).await.expect(200);
+    for _ in 0..2 {
+        assert_eq!(stale.put(&item, &wanted).await.status, 412);
+        assert_eq!(stale.patch(&item, &json!({"ttl_seconds": 9})).await.status, 412);
+    }
+    // Many at once with one revision and one value: still one winner.
+    for round in 10..20 {
+        let revision = admin.get(&item).await.revision();
+        let tasks: Vec<_> = (0..6)
+            .map(|_| {
+                let (writer, item) = (admin.if_match(revision), item.clone());
+                tokio::spawn(async move { writer.patch(&item, &json!({"ttl_seconds": round})).await.status })
+            })
+            .collect();
+        let mut statuses = Vec::new();
+        for task in tasks {
+            statuses.push(task.await.expect("a writer"));
+        }
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 412, 412, 412, 412, 412], "round {round}");
+    }
 }

@@ -85,6 +85,23 @@ async fn kill_while_writing_loses_nothing_acknowledged() {
     assert!(expected.len() > 20, "only {} writes in all", expected.len());
 }
 
+#[tokio::test]
+async fn after_a_clean_stop_one_file_and_its_key_are_everything() {
+    let (mut gateway, upstream) = with_secret(Gateway::builder().embedded()).await;
+    gateway.stop().await;
+    let mut copy = Gateway::builder().embedded().start().await;
+    copy.stop().await;
+    for name in ["aisix.db-wal", "aisix.db-shm"] {
+        let _ = std::fs::remove_file(copy.dir().join("data").join(name));
+    }
+    for name in ["aisix.db", "store.key"] {
+        let bytes = std::fs::read(gateway.dir().join("data").join(name)).expect("a file");
+        write_private(&copy.dir().join("data").join(name), &bytes);
+    }
+    copy.start_again().await;
+    assert_secret_works(&copy, &upstream).await;
+}
+
 /// Whether any file of the store holds this text.
 fn in_store(gateway: &Gateway, text: &str) -> Option<PathBuf> {
     let files = std::fs::read_dir(gateway.dir().join("data")).expect("the store").flatten();
@@ -263,10 +280,17 @@ async fn a_damaged_database_is_told_and_not_overwritten() {
     let (mut gateway, _upstream) = with_secret(Gateway::builder().embedded()).await;
     gateway.stop().await;
     let path = gateway.dir().join("data/aisix.db");
-    for extra in ["aisix.db-wal", "aisix.db-shm"] {
-        let _ = std::fs::remove_file(gateway.dir().join("data").join(extra));
-    }
+    // With all that belongs to it out of the way.
+    let (data, aside) = (gateway.dir().join("data"), gateway.dir().join("aside"));
+    std::fs::create_dir(&aside).expect("a folder");
+    let parts = ["aisix.db", "aisix.db-wal", "aisix.db-shm"];
+    let take = |from: &Path, to: &Path| {
+        for part in parts.iter().filter(|part| from.join(part).exists()) {
+            std::fs::rename(from.join(part), to.join(part)).expect("move a file");
+        }
+    };
     let good = std::fs::read(&path).expect("the database");
+    take(&data, &aside);
     for bad in
         [b"this is not a database at all, but long enough to look like one".to_vec(), vec![0xA5; good.len()]]
     {
@@ -275,7 +299,7 @@ async fn a_damaged_database_is_told_and_not_overwritten() {
         assert!(text.contains("aisix.db"), "{text}");
         assert_eq!(std::fs::read(&path).expect("the database"), bad);
     }
-    std::fs::write(&path, &good).expect("write");
+    take(&aside, &data);
     gateway.start_again().await;
     assert!(visible(&gateway, CALLER_KEY).await.contains(&MODEL.to_owned()));
 }

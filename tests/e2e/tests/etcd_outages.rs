@@ -276,16 +276,21 @@ async fn user_and_password() {
         .set("/etcd/user", json!("gateway"))
         .set("/etcd/password_env", json!("STORE_PASSWORD"))
         .env("STORE_PASSWORD", PASSWORD);
-    let gateway = builder.start().await;
+    let gateway = builder.clone().start().await;
     assert_eq!(gateway.chat(&Gateway::hello(false)).await.status, 200);
     gateway.admin_api().create("models", &model("written")).await;
     wait_names(&gateway, QUICK, &[MODEL, "written"]).await;
-    // The token dies with the server that gave it.
+    // The token dies with the server that gave it: reading and writing must log in again.
+    let second = builder.start().await;
     etcd.restart().await;
-    etcd.log_in("root-password").await;
-    put(&etcd, &key("m"), &model("after")).await;
-    wait_names(&gateway, PATIENT, &["after", "written"]).await;
-    gateway.admin_api().create("models", &model("written-later")).await;
+    for (writer, reader, name) in [(&gateway, &second, "a"), (&second, &gateway, "b")] {
+        eventually_in(PATIENT, "a write works again", || async {
+            let patch = json!({"display_name": name});
+            (writer.admin_api().patch("models/m", &patch).await.status == 200).then_some(())
+        })
+        .await;
+        wait_names(reader, PATIENT, &[name, "written"]).await;
+    }
     assert!(!gateway.log().join("\n").contains("MARKER"));
     let config = gateway.status_get("/status/config").await.text().await;
     assert!(!config.contains("MARKER"), "{config}");

@@ -337,7 +337,7 @@ fn of_store(action: Action) -> About {
             .fails(503, "The store cannot be read."),
         _ => About::new("rollback", "store", "Brings back what the store held at a revision.")
             .takes(schema_ref("RollbackRequest"))
-            .answers_json(200, "What has changed, or would.", results())
+            .answers_json(200, "What has changed, or would.", schema_ref("AppliedPlan"))
             .fails(404, "The store does not keep this revision."),
     }
 }

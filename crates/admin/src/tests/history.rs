@@ -86,12 +86,12 @@ async fn a_revision_is_brought_back() {
     let answer = plane.post("rollback", &json!({"revision": 2})).await;
     assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
     assert_eq!(answer.json()["revision"], 6);
-    assert_eq!(answer.json()["results"].as_array().unwrap().len(), 2);
+    assert_eq!(answer.json()["changes"].as_array().unwrap().len(), 2);
     assert_eq!(plane.store.rows(), old);
     assert_eq!(plane.get(&format!("provider_keys/{key}")).await.json()["revision"], 1);
     assert_eq!(plane.get("audit?limit=1").await.json()[0]["action"], "rollback");
     let nothing = plane.post("rollback", &json!({"revision": 6})).await;
-    assert_eq!(nothing.json(), json!({"revision": 6, "results": []}));
+    assert_eq!(nothing.json(), json!({"revision": 6, "changes": [], "broken": []}));
 
     let unknown = plane.post("rollback", &json!({"revision": 99})).await;
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);

@@ -259,6 +259,7 @@ async fn a_configuration_that_cannot_be_is_not_applied() {
         (json!([{"kind": "models", "id": "a\u{0}", "value": {}}]), "/documents/0/id"),
         (json!([{"kind": "models", "id": "x", "value": []}]), "/documents/0/value"),
         (json!([{"kind": "models", "id": "x", "value": {}, "y": 1}]), "/documents/0"),
+        (json!([{"kind": "api_keys", "id": "x", "value": {"allowed_models": []}}]), "/documents/0/value"),
         (json!([good, {"kind": "cache_policies", "id": "y", "value": {"name": "m"}}]), "/documents/1/id"),
         (json!([good, {"kind": "cache_policies", "id": "z", "value": {"name": "n"}}]), "/documents/1/value"),
     ] {

@@ -269,7 +269,7 @@ async fn a_dry_run_leaves_nothing() {
     let plan = plane.post("apply?dry_run=true&prune=true", &json!({"documents": []})).await;
     assert_eq!(plan.json()["changes"].as_array().unwrap().len(), 3);
     let rollback = plane.post("rollback?dry_run=true", &json!({"revision": 1})).await;
-    assert_eq!(rollback.json()["results"].as_array().unwrap().len(), 2);
+    assert_eq!(rollback.json()["changes"].as_array().unwrap().len(), 2);
 
     // It fails as the write would.
     let refused = plane.delete(&format!("provider_keys/{key}?dry_run=true")).await;

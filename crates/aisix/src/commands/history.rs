@@ -85,12 +85,12 @@ pub(crate) struct Rollback {
 impl Rollback {
     pub(super) async fn run(self) -> Result<ExitCode> {
         let (place, revision) = (self.to.open(&self.access).await?, self.revision);
-        let planned = place.rollback(revision, true).await?;
-        if planned.is_empty {
+        let (plan, _) = place.rollback(revision, true).await?;
+        if plan.is_empty() {
             print(&format!("{} holds what it held at revision {revision}", self.to))?;
             return Ok(ExitCode::SUCCESS);
         }
-        print(&planned.text)?;
+        print(&plan.to_string())?;
         if self.dry_run {
             return Ok(ExitCode::SUCCESS);
         }
@@ -98,13 +98,13 @@ impl Rollback {
             eprintln!("Nothing was written.");
             return Ok(ExitCode::FAILURE);
         }
-        if !self.yes && place.rollback(revision, true).await?.text != planned.text {
+        if !self.yes && place.rollback(revision, true).await?.0 != plan {
             bail!(
                 "nothing was written: {} was changed meanwhile, and the way back is another one now",
                 self.to
             );
         }
-        let made = place.rollback(revision, false).await?.revision;
+        let (_, made) = place.rollback(revision, false).await?;
         print(&format!("brought back revision {revision} of {} as revision {made}", self.to))?;
         Ok(ExitCode::SUCCESS)
     }

@@ -1,6 +1,6 @@
 //! A running gateway, by its admin listener.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use aisix_config::{
     Document, KINDS, kind_of,
@@ -14,7 +14,7 @@ use http::{HeaderValue, Method, Request, StatusCode, header};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::{Access, Place, Rollback};
+use super::{Access, Place};
 
 const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(60);
@@ -87,22 +87,20 @@ impl Gateway {
         let body = json!({"documents": documents.collect::<Vec<_>>()});
         let target = format!("/admin/v1/apply?dry_run={dry_run}&prune={prune}");
         let answer = self.call(Method::POST, &target, Some(&body)).await?;
-        let plan = plan_of(&answer).with_context(|| self.strange())?;
-        let revision = if plan.is_empty() { 0 } else { answer["revision"].as_u64().unwrap_or(0) };
-        Ok((plan, revision))
+        self.planned(&answer)
     }
 
-    pub(super) async fn rollback(&self, revision: u64, dry_run: bool) -> Result<Rollback> {
-        // The answer gives ids; what they are called stands in what is there now.
-        let now = self.read().await?;
-        let now: HashMap<&str, &Document> =
-            now.iter().map(|document| (document.id.as_str(), document)).collect();
+    pub(super) async fn rollback(&self, revision: u64, dry_run: bool) -> Result<(Plan, u64)> {
         let target = format!("/admin/v1/rollback?dry_run={dry_run}");
         let answer = self.call(Method::POST, &target, Some(&json!({"revision": revision}))).await?;
-        let results = answer["results"].as_array().with_context(|| self.strange())?;
-        let lines: Vec<String> = results.iter().map(|result| line(result, &now)).collect();
-        let made = if dry_run { 0 } else { answer["revision"].as_u64().unwrap_or(0) };
-        Ok(Rollback { text: lines.join("\n"), is_empty: results.is_empty(), revision: made })
+        self.planned(&answer)
+    }
+
+    /// The plan of an answer, and the revision that it made; 0 for none.
+    fn planned(&self, answer: &Value) -> Result<(Plan, u64)> {
+        let plan = plan_of(answer).with_context(|| self.strange())?;
+        let revision = if plan.is_empty() { 0 } else { answer["revision"].as_u64().unwrap_or(0) };
+        Ok((plan, revision))
     }
 
     async fn call(&self, method: Method, target: &str, body: Option<&Value>) -> Result<Value> {
@@ -203,25 +201,6 @@ pub(super) fn plan_of(answer: &Value) -> Option<Plan> {
         changes: answer["changes"].as_array()?.iter().map(planned).collect::<Option<_>>()?,
         broken: answer["broken"].as_array()?.iter().map(broken).collect::<Option<_>>()?,
     })
-}
-
-/// A result of a rollback for people.
-fn line(result: &Value, now: &HashMap<&str, &Document>) -> String {
-    let id = result["id"].as_str().unwrap_or_default();
-    let known = now.get(id).map(|document| {
-        let name = document.identity().unwrap_or_else(|| id.to_owned());
-        format!("{} {}", document.kind.title, name.escape_debug())
-    });
-    let sign = match (&known, result["deleted"].as_bool()) {
-        (_, Some(true)) => '-',
-        (Some(_), _) => '~',
-        (None, _) => '+',
-    };
-    let named = || {
-        let name = ["display_name", "name"].iter().find_map(|field| result["value"][*field].as_str());
-        name.unwrap_or(id).escape_debug().to_string()
-    };
-    format!("{sign} {}", known.unwrap_or_else(named))
 }
 
 /// A text of a server that cannot disturb a terminal.

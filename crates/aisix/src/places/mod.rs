@@ -148,16 +148,6 @@ pub(crate) struct Contents {
     pub(crate) masked: bool,
 }
 
-/// A way back.
-pub(crate) struct Rollback {
-    /// What it changes, for people.
-    pub(crate) text: String,
-    /// Whether it changes nothing.
-    pub(crate) is_empty: bool,
-    /// The revision it made; 0 when nothing was written.
-    pub(crate) revision: u64,
-}
-
 impl Open {
     /// Everything that is there.
     pub(crate) async fn read(&self) -> Result<Contents> {
@@ -190,8 +180,9 @@ impl Open {
         }
     }
 
-    /// Brings back what the place held at a revision.
-    pub(crate) async fn rollback(&self, revision: u64, dry_run: bool) -> Result<Rollback> {
+    /// Brings back what the place held at a revision: what that changes, and
+    /// the revision that it made; 0 when nothing was written.
+    pub(crate) async fn rollback(&self, revision: u64, dry_run: bool) -> Result<(Plan, u64)> {
         match self {
             Self::File(path) => bail!("{} is a file: it has no revisions", path.display()),
             Self::Gateway(gateway) => gateway.rollback(revision, dry_run).await,

@@ -8,7 +8,7 @@ use aisix_config::{
     kind_of,
     plan::{Plan, plan},
 };
-use aisix_core::rows::{AuditQuery, AuditRecord, RawRow, Sink, Writer};
+use aisix_core::rows::{AuditQuery, AuditRecord, Writer};
 use aisix_store::{
     embedded::{EmbeddedStore, KeySource},
     etcd::{EtcdStore, Settings},
@@ -17,7 +17,7 @@ use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
 use tokio::{task::JoinHandle, time::timeout};
 
-use super::{Contents, Rollback};
+use super::Contents;
 
 /// Attempts to reach an etcd cluster, and the time between them.
 const ATTEMPTS: (u32, Duration) = (3, Duration::from_secs(1));
@@ -123,25 +123,9 @@ impl Store {
         })
     }
 
-    pub(super) async fn rollback(&self, revision: u64, dry_run: bool) -> Result<Rollback> {
-        let rows = self.writer.rows_at(revision).await?;
-        let rows = rows.ok_or_else(|| anyhow!("the store does not keep revision {revision}"))?;
-        let plan = plan(&self.editor.documents(), &self.read(rows, revision), true);
+    pub(super) async fn rollback(&self, revision: u64, dry_run: bool) -> Result<(Plan, u64)> {
         let done = self.editor.rollback(revision, &actor(), dry_run).await;
-        let outcome = done.map_err(|error| anyhow!("nothing was written: {}", error.refusal))?;
-        let is_empty = outcome.done.is_empty();
-        let text = match (plan.is_empty(), outcome.done.len()) {
-            (true, rows @ 1..) => format!("{rows} row(s) are written in another form, to the same effect"),
-            _ => plan.to_string(),
-        };
-        Ok(Rollback { text, is_empty, revision: outcome.revision })
-    }
-
-    /// Other rows, read as those of the store are.
-    fn read(&self, rows: Vec<RawRow>, revision: u64) -> Vec<Document> {
-        let state = Arc::new(ConfigState::of_store("", ""));
-        Follower::new(state.clone(), |_| {}).replace(rows, revision);
-        Editor::new(state, self.writer.clone()).documents()
+        done.map_err(|error| anyhow!("nothing was written: {}", error.refusal))
     }
 
     /// The last writes, newest first.

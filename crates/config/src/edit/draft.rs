@@ -13,7 +13,8 @@ use uuid::Uuid;
 use super::secrets::{generate, unmask};
 use super::{Dependant, Done, EditError, FieldError, MAX_GRACE, Operation, Refusal, Request, split};
 use crate::file::hex;
-use crate::resource::{By, Identity, KINDS, ResourceKind, ResourceSet, kind_of, visit_refs};
+use crate::plan::{self, Plan};
+use crate::resource::{By, Document, Identity, KINDS, ResourceKind, ResourceSet, kind_of, visit_refs};
 use crate::schema::Mode;
 use crate::store::{ConfigState, now_rfc3339, read_stored};
 use crate::tree::Node;
@@ -236,6 +237,16 @@ impl<'s> Draft<'s> {
             None => self.state.newest(&key),
         };
         self.changes.insert(key, Change { kind, id: id.to_owned(), at: self.taken, before, after });
+    }
+
+    /// What would change, for people.
+    pub(super) fn plan(&self) -> Plan {
+        plan::decided(self.changes.values().map(|change| {
+            let document = |value: Value| Document { kind: change.kind, id: change.id.clone(), value };
+            let before = change.before.as_ref().and_then(|row| read_stored(change.kind, &row.value).ok());
+            let after = change.after.as_ref().map(|(_, value)| value.clone());
+            (before.map(|(value, _)| document(value)), after.map(document))
+        }))
     }
 
     /// The edits and their trace. What ends as it began is left out.

@@ -283,14 +283,28 @@ impl Editor {
     }
 
     /// Brings back what the store held at a revision, as a new one.
-    pub async fn rollback(&self, revision: u64, actor: &Actor, dry_run: bool) -> Result<Outcome, EditError> {
+    pub async fn rollback(
+        &self,
+        revision: u64,
+        actor: &Actor,
+        dry_run: bool,
+    ) -> Result<(Plan, u64), EditError> {
         let rows = self.writer.rows_at(revision).await.map_err(EditError::of_store)?;
         let not_kept = || EditError {
             at: 0,
             refusal: Refusal::NotKept(format!("the store does not keep revision {revision}")),
         };
         let rows = rows.ok_or_else(not_kept)?;
-        self.commit(actor, "rollback", dry_run, |draft| Ok(draft.restore(&rows))).await
+        let latest = std::sync::Mutex::new(Plan::default());
+        let outcome = self
+            .commit(actor, "rollback", dry_run, |draft| {
+                let done = draft.restore(&rows);
+                *latest.lock().unwrap_or_else(PoisonError::into_inner) = draft.plan();
+                Ok(done)
+            })
+            .await;
+        let plan = latest.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok((plan, outcome?.revision))
     }
 
     /// Every resource of the store, with its secrets.

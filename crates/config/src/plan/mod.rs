@@ -209,20 +209,36 @@ fn with_ids_of(
     desired
 }
 
+/// The plan of changes that are decided already: each resource before and after.
+pub(crate) fn decided(changes: impl Iterator<Item = (Option<Document>, Option<Document>)>) -> Plan {
+    let one = |(before, after): (Option<Document>, Option<Document>)| {
+        let shown = after.as_ref().or(before.as_ref())?;
+        let (action, fields) = match (&before, &after) {
+            (Some(before), Some(after)) => (Action::Change, fields(before, after)),
+            (None, _) => (Action::Add, Vec::new()),
+            (_, None) => (Action::Remove, Vec::new()),
+        };
+        let (kind, name) = key(shown);
+        Some(Planned { kind, name, id: shown.id.clone(), action, fields, document: after })
+    };
+    Plan { changes: changes.filter_map(one).collect(), broken: Vec::new() }
+}
+
+fn fields(now: &Document, document: &Document) -> Vec<FieldChange> {
+    let mut fields = Vec::new();
+    let masked = (now.kind.masked(&now.value), now.kind.masked(&document.value));
+    differences((&now.value, &document.value), (&masked.0, &masked.1), "", &mut fields);
+    fields
+}
+
 fn planned(now: Option<&Document>, document: &Document) -> Option<Planned> {
     let (action, fields) = match now {
         None => (Action::Add, Vec::new()),
-        Some(now) => {
-            let mut fields = Vec::new();
-            let kind = document.kind;
-            let masked = (kind.masked(&now.value), kind.masked(&document.value));
-            differences((&now.value, &document.value), (&masked.0, &masked.1), "", &mut fields);
-            if fields.is_empty() {
-                return None;
-            }
-            (Action::Change, fields)
-        }
+        Some(now) => (Action::Change, fields(now, document)),
     };
+    if now.is_some() && fields.is_empty() {
+        return None;
+    }
     Some(Planned {
         kind: document.kind.name,
         name: key(document).1,

@@ -157,6 +157,11 @@ impl Table {
                     (Some((serving, _)), _) => serving,
                     (None, _) => Serving::Nothing,
                 };
+                // Whoever mends it has to name the revision that is there.
+                if let Serving::Pinned(pinned) = &row.serving {
+                    let shown = RawRow { revision: row.newest.revision, ..pinned.row.clone() };
+                    step.touched |= take(&shown, set).is_ok();
+                }
             }
         }
         if row.refusal.is_some() {
