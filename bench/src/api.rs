@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::http1::Connection;
 
-/// One listener, called with one key.
+/// One listener, called with one key, or with none if that is empty.
 pub(crate) struct Api {
     addr: SocketAddr,
     key: String,
@@ -27,16 +27,19 @@ impl Api {
         body: Option<&Value>,
     ) -> Result<(u16, Vec<u8>)> {
         let body = body.map(Value::to_string).unwrap_or_default();
+        let authorization = match self.key.as_str() {
+            "" => String::new(),
+            key => format!("authorization: Bearer {key}\r\n"),
+        };
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\n\
-             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\n{authorization}content-type: application/json\r\n\
+             content-length: {}\r\n\r\n{body}",
             self.addr,
-            self.key,
             body.len()
         );
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => Connection::open(self.addr).await?,
+            None => Connection::open(self.addr).await?.with_trailers(),
         };
         let mut reply = Vec::new();
         let sink = |piece: &[u8]| {

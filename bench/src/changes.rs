@@ -41,8 +41,8 @@ pub(crate) struct Changes {
     pub(crate) seen: u64,
     /// Time that the threads which do not serve ran for a change.
     pub(crate) others_us: f64,
-    /// Time that the threads which serve ran, as a share of a core.
-    pub(crate) workers_busy: f64,
+    /// Time that the threads which serve ran for a request of the load; the looks are in it.
+    pub(crate) workers_us: f64,
 }
 
 /// One connection's work.
@@ -93,7 +93,7 @@ impl Writer {
 
     /// Works for some time.
     pub(crate) async fn run(&mut self, plane: &Plane, seconds: f64, changes: bool) -> Result<Changes> {
-        let before = plane.ran()?;
+        let before = plane.ran()?.others;
         let started = Instant::now();
         let period = Duration::from_secs_f64(1.0 / RATE);
         let schedule = Arc::new(Schedule::paced((RATE * seconds) as u64, period));
@@ -103,6 +103,10 @@ impl Writer {
             lane.begin(changes);
             tasks.spawn(async move {
                 while let Some(due) = schedule.next().await {
+                    // What cannot be done in time is left, and missing in the rate.
+                    if started.elapsed().as_secs_f64() > seconds {
+                        break;
+                    }
                     lane.step(due).await;
                     if lane.failures > FAILURES_MAX {
                         break;
@@ -123,13 +127,12 @@ impl Writer {
             latencies.append(&mut lane.latencies);
             self.lanes.push(lane);
         }
-        let (seconds, after) = (started.elapsed().as_secs_f64(), plane.ran()?);
+        let (seconds, others) = (started.elapsed().as_secs_f64(), plane.ran()?.others - before);
         latencies.sort_unstable();
         done.per_second = done.made as f64 / seconds;
         done.p50_us = percentile(&latencies, 0.50);
         done.p99_us = percentile(&latencies, 0.99);
-        done.others_us = (after.others - before.others).as_secs_f64() * 1e6 / (done.made.max(1)) as f64;
-        done.workers_busy = (after.workers - before.workers).as_secs_f64() / seconds;
+        done.others_us = others.as_secs_f64() * 1e6 / (done.made.max(1)) as f64;
         Ok(done)
     }
 }

@@ -14,6 +14,8 @@ pub(crate) struct Connection {
     buffer: Vec<u8>,
     used: usize,
     filled: usize,
+    /// Whether a chunked body may end in fields, which are passed over.
+    trailers: bool,
 }
 
 /// How far a reply body goes.
@@ -34,7 +36,11 @@ impl Connection {
     pub(crate) async fn open(addr: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(addr).await.with_context(|| format!("connecting to {addr}"))?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: vec![0; BUFFER], used: 0, filled: 0 })
+        Ok(Self { stream, buffer: vec![0; BUFFER], used: 0, filled: 0, trailers: false })
+    }
+
+    pub(crate) fn with_trailers(self) -> Self {
+        Self { trailers: true, ..self }
     }
 
     /// Sends a request that must be answered with 200 and hands the body of its reply to `sink` as it
@@ -73,7 +79,9 @@ impl Connection {
                     *left -= taken;
                     (taken, *left == 0)
                 }
-                Framing::Chunked(state) => (state.feed(available, &mut sink)?, *state == Chunked::Done),
+                Framing::Chunked(state) => {
+                    (state.feed(available, self.trailers, &mut sink)?, *state == Chunked::Done)
+                }
             };
             self.used += taken;
             if done {
@@ -141,7 +149,12 @@ enum Chunked {
 
 impl Chunked {
     /// Decodes what it can and says how many bytes that were.
-    fn feed(&mut self, input: &[u8], sink: &mut impl FnMut(&[u8]) -> Result<()>) -> Result<usize> {
+    fn feed(
+        &mut self,
+        input: &[u8],
+        trailers: bool,
+        sink: &mut impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<usize> {
         let mut at = 0;
         while at < input.len() && *self != Self::Done {
             if let Self::Data(left) = self {
@@ -169,6 +182,7 @@ impl Chunked {
                 }
                 Self::DataEnd if line.is_empty() => Self::Size,
                 Self::Trailer if line.is_empty() => Self::Done,
+                Self::Trailer if trailers => Self::Trailer,
                 _ => bail!("unexpected line in a chunked body: {:?}", String::from_utf8_lossy(line)),
             };
         }
@@ -184,7 +198,7 @@ mod tests {
         let (mut state, mut body, mut pending) = (Chunked::Size, Vec::new(), Vec::new());
         for piece in input.chunks(step) {
             pending.extend_from_slice(piece);
-            let taken = state.feed(&pending, &mut |bytes| {
+            let taken = state.feed(&pending, false, &mut |bytes| {
                 body.extend_from_slice(bytes);
                 Ok(())
             })?;
@@ -207,6 +221,13 @@ mod tests {
             assert!(decode(input, 64).is_err(), "{:?}", String::from_utf8_lossy(input));
         }
         assert_eq!(decode(b"5\r\nhel", 64).expect("so far valid").1, Chunked::Data(2));
+    }
+
+    #[test]
+    fn trailers_are_passed_over_where_they_may_be() {
+        let (mut state, input) = (Chunked::Size, b"0\r\nGrpc-Trailer-X: 1\r\n\r\n");
+        assert_eq!(state.feed(input, true, &mut |_| Ok(())).expect("valid"), input.len());
+        assert_eq!(state, Chunked::Done);
     }
 
     #[test]

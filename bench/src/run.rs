@@ -409,12 +409,15 @@ impl Bench {
                 let changes = (turn + round) % 2 == 1;
                 let what = if changes { format!("changes-{name}") } else { format!("calm-{name}") };
                 let target = Target { name: "gateway", pid: plane.pid(), model: CALLER_MODEL };
+                let before = plane.ran()?.workers;
                 // It begins while the load warms up, and ends after it.
                 let (report, made) = tokio::join!(
                     self.run_load(target, plane.proxy, Kind::Buffered, &arguments),
                     writer.run(&plane, seconds + CHANGES_AROUND, changes),
                 );
-                let (mut report, made) = (report?, made?);
+                let (mut report, mut made) = (report?, made?);
+                let served = report.requests as f64 + (rate / 2.0).round();
+                made.workers_us = (plane.ran()?.workers - before).as_secs_f64() * 1e6 / served;
                 self.progress(&format!(
                     "{what}: {:.0} changes/s, answered after {:.0} µs (p99 {:.0}), {} seen, {:.0} µs CPU each; \
                      {} failures",

@@ -31,7 +31,8 @@ CHECKS = (
     "response_schema_conformance,negative_data_rejection,missing_required_header,unsupported_method,"
     "allow_header_conformance,use_after_free,ensure_resource_availability,ignored_auth"
 )
-LONGEST = 170
+# Normally a minute or two; this is for a machine that is busy with other things.
+LONGEST = 600
 
 
 def config_yaml(folder, ports):

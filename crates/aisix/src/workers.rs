@@ -1,14 +1,23 @@
 //! The threads that serve the proxy listener.
 
-use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context as Waker, Poll},
+    time::Duration,
+};
 
 use aisix_admin::Peer;
 use aisix_config::ProxyConfig;
-use aisix_proxy::{CONFLICTING_LENGTH, Gateway, ReplyBody, Worker, host_problem, refuse_head};
+use aisix_proxy::{CONFLICTING_LENGTH, Gateway, ReplyBody, Worker, host_problem, read_off, refuse_head};
 use anyhow::{Context, Result};
 use axum::Router;
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::{net::TcpListener, runtime, sync::oneshot, task::JoinHandle};
 use tower_service::Service;
@@ -55,12 +64,49 @@ impl Serve for Routes {
             return refusal;
         }
         request.extensions_mut().insert(Peer(peer));
-        let answer: Result<_, Infallible> = self.0.call(request).await;
-        answer.unwrap_or_else(|never| match never {})
+        let (head, body) = request.into_parts();
+        let rest = Rest(Arc::new(Mutex::new(body)));
+        let answer: Result<_, Infallible> = self.0.call(Request::from_parts(head, rest.clone())).await;
+        let answer = answer.unwrap_or_else(|never| match never {});
+        if answer.status().is_client_error() && !rest.is_end_stream() {
+            // A client that still sends would find the connection reset instead of the answer.
+            read_off(rest).await;
+        }
+        answer
     }
 
     fn refuse(&self, _: u16) -> Option<Response<Bytes>> {
         None
+    }
+}
+
+/// A request body of which the rest can still be read when its reader has let go.
+#[derive(Clone)]
+struct Rest(Arc<Mutex<Incoming>>);
+
+impl Rest {
+    fn body(&self) -> MutexGuard<'_, Incoming> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Body for Rest {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Waker<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut *self.body()).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body().is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body().size_hint()
     }
 }
 

@@ -15,4 +15,4 @@ pub use gateway::{Gateway, GatewayParts, Settings, Worker};
 pub use reply::ReplyBody;
 pub use rewrite::{Rewrite, RewriteError};
 pub use snapshot::Snapshot;
-pub use stages::{CONFLICTING_LENGTH, UNSUPPORTED_CODING, host_problem, refuse_head};
+pub use stages::{CONFLICTING_LENGTH, UNSUPPORTED_CODING, host_problem, read_off, refuse_head};

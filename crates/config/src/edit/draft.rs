@@ -11,12 +11,14 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::secrets::{generate, unmask};
-use super::{Dependant, Done, EditError, FieldError, MAX_GRACE, Operation, Refusal, Request, split};
+use super::{
+    Dependant, Done, EditError, FieldError, MAX_GRACE, MAX_PROBLEMS, Operation, Refusal, Request, split,
+};
 use crate::file::hex;
 use crate::plan::{self, Plan};
 use crate::resource::{By, Document, Identity, KINDS, ResourceKind, ResourceSet, kind_of, visit_refs};
 use crate::schema::Mode;
-use crate::store::{ConfigState, now_rfc3339, read_stored};
+use crate::store::{ConfigState, now_rfc3339, read_stored, shortened};
 use crate::tree::Node;
 
 /// The caller keys, which the server can make secrets for.
@@ -39,13 +41,16 @@ struct Change {
 pub(super) struct Draft<'s> {
     state: &'s ConfigState,
     set: Arc<ResourceSet>,
+    /// What was read of the store: each row once, so that a row that changes
+    /// meanwhile is noticed by the commit.
+    read: BTreeMap<String, Option<RawRow>>,
     changes: BTreeMap<String, Change>,
     taken: usize,
 }
 
 impl<'s> Draft<'s> {
     pub(super) fn new(state: &'s ConfigState) -> Self {
-        Self { state, set: state.current(), changes: BTreeMap::new(), taken: 0 }
+        Self { state, set: state.current(), read: BTreeMap::new(), changes: BTreeMap::new(), taken: 0 }
     }
 
     /// The revision that everything was checked against.
@@ -168,7 +173,7 @@ impl<'s> Draft<'s> {
 
     /// The stored document of a resource that must be there.
     fn existing(
-        &self,
+        &mut self,
         kind: &'static ResourceKind,
         id: &str,
         if_match: Option<u64>,
@@ -180,13 +185,23 @@ impl<'s> Draft<'s> {
                 // An earlier change of the same request: its revision is not known yet.
                 RawRow { key, revision: if_match.unwrap_or(0), value: bytes.clone() }
             }
-            None => self.state.newest(&key).ok_or(Refusal::NotFound)?,
+            None => self.stored(&key).ok_or(Refusal::NotFound)?,
         };
         if if_match.is_some_and(|expected| expected != row.revision) {
             return Err(Refusal::Changed);
         }
         // A document that is none can still be replaced or deleted.
         Ok(serde_json::from_slice(&row.value).unwrap_or_default())
+    }
+
+    /// A row as the store holds it.
+    fn stored(&mut self, key: &str) -> Option<RawRow> {
+        if let Some(known) = self.read.get(key) {
+            return known.clone();
+        }
+        let row = self.state.newest(key);
+        self.read.insert(key.to_owned(), row.clone());
+        row
     }
 
     /// Checks a document and takes it.
@@ -205,7 +220,8 @@ impl<'s> Draft<'s> {
             unmask(kind, &mut value, &stored);
         }
         let checked = kind.check(&Node::of_json(value.clone()), Mode::Strict);
-        let mut errors: Vec<FieldError> = checked.problems.iter().map(FieldError::of).collect();
+        let told = checked.problems.iter().take(MAX_PROBLEMS);
+        let mut errors: Vec<FieldError> = told.map(FieldError::of).collect();
         if errors.is_empty() {
             errors.extend(super::secrets::masked_secrets(kind, &checked.document).into_iter().map(|path| {
                 let message =
@@ -234,7 +250,7 @@ impl<'s> Draft<'s> {
         let key = format!("{}/{id}", kind.name);
         let before = match self.changes.remove(&key) {
             Some(earlier) => earlier.before,
-            None => self.state.newest(&key),
+            None => self.stored(&key),
         };
         self.changes.insert(key, Change { kind, id: id.to_owned(), at: self.taken, before, after });
     }
@@ -350,10 +366,11 @@ impl<'s> Draft<'s> {
             }
             let what = kind_of(site.kind).map_or(site.kind, |kind| kind.title);
             let pointer = format!("/{}", site.path.replace(['.', '['], "/").replace(']', ""));
-            errors.push(FieldError {
-                message: format!("`{}` references unknown {what} {:?}", site.path, site.target),
-                path: pointer,
-            });
+            if errors.len() < MAX_PROBLEMS {
+                let target = shortened(site.target);
+                let message = format!("`{}` references unknown {what} {target:?}", shortened(&site.path));
+                errors.push(FieldError { message, path: pointer });
+            }
         });
         if errors.is_empty() { Ok(()) } else { Err(Refusal::Invalid(errors)) }
     }

@@ -24,6 +24,8 @@ use draft::Draft;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a write waits until the gateway acts on it.
 const SETTLE: Duration = Duration::from_secs(5);
+/// The most problems of a document that are told.
+const MAX_PROBLEMS: usize = 100;
 /// The longest time for which a replaced secret still works.
 pub const MAX_GRACE: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -155,7 +157,7 @@ pub struct FieldError {
 
 impl FieldError {
     fn of(problem: &Problem) -> Self {
-        Self { path: problem.path.pointer(), message: problem.resource_text() }
+        Self { path: shortened(&problem.path.pointer()), message: shortened(&problem.resource_text()) }
     }
 }
 
@@ -212,14 +214,18 @@ impl fmt::Display for Refusal {
         match self {
             Self::NotFound => f.write_str("resource not found"),
             Self::Invalid(errors) => {
-                let texts: Vec<&str> = errors.iter().map(|error| error.message.as_str()).collect();
-                f.write_str(&texts.join("; "))
+                let texts = errors.iter().take(10).map(|error| error.message.as_str());
+                f.write_str(&texts.collect::<Vec<_>>().join("; "))?;
+                let more = errors.len().saturating_sub(10);
+                if more > 0 { write!(f, "; and {more} more") } else { Ok(()) }
             }
-            Self::Taken(name) => write!(f, "name {name:?} already in use by another resource"),
+            Self::Taken(name) => {
+                write!(f, "name {:?} already in use by another resource", shortened(name))
+            }
             Self::Referenced { name, dependants } => {
                 let told: Vec<String> = dependants.iter().take(10).map(Dependant::to_string).collect();
                 let more = dependants.len().saturating_sub(told.len());
-                write!(f, "{name:?} is referenced by {}", told.join(", "))?;
+                write!(f, "{:?} is referenced by {}", shortened(name), told.join(", "))?;
                 if more > 0 { write!(f, " and {more} more") } else { Ok(()) }
             }
             Self::Changed => f.write_str("the resource was changed meanwhile"),
@@ -231,8 +237,8 @@ impl fmt::Display for Refusal {
 
 impl fmt::Display for Dependant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.name.as_deref().unwrap_or(&self.id);
-        write!(f, "{} {name:?} ({})", self.kind.title, self.field)
+        let name = shortened(self.name.as_deref().unwrap_or(&self.id));
+        write!(f, "{} {name:?} ({})", self.kind.title, shortened(&self.field))
     }
 }
 
@@ -403,6 +409,8 @@ pub fn read_json(bytes: &[u8]) -> Result<Value, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
     parse_json(text).map(|node| node.to_json()).map_err(|error| error.message)
 }
+
+use crate::store::shortened;
 
 /// The kind of a stored key, and the id.
 fn split(key: &str) -> Option<(&'static ResourceKind, &str)> {

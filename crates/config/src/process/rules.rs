@@ -142,6 +142,20 @@ impl Rules<'_> {
             }
             seen.push(name);
         }
+        let secrets = |list: &Value, field: Option<&str>| -> Vec<String> {
+            let items = list.as_array().into_iter().flatten();
+            let secret = items.map(|item| field.map_or(item, |field| &item[field]));
+            secret.filter_map(Value::as_str).map(str::to_owned).collect()
+        };
+        let admin = &document["admin"];
+        let mut all = secrets(&admin["admin_keys"], None);
+        all.extend(secrets(&admin["keys"], Some("key")));
+        let count = all.len();
+        all.sort_unstable();
+        all.dedup();
+        if all.len() < count && admin["keys"].as_array().is_some_and(|keys| !keys.is_empty()) {
+            self.add("admin.keys", "give a key twice: nobody could tell who used it".into());
+        }
     }
 
     fn rewrites(&mut self, document: &Value) {

@@ -17,7 +17,7 @@ pub use metrics::ConfigMetrics;
 pub(crate) use relations::Names;
 pub use state::{ConfigState, Freshness};
 pub use status::ConfigStatus;
-pub(crate) use status::rfc3339 as now_rfc3339;
+pub(crate) use status::{rfc3339 as now_rfc3339, shortened};
 pub(crate) use table::read as read_stored;
 
 /// Answers for variables of the environment.

@@ -133,3 +133,14 @@ pub(crate) fn rfc3339(at: SystemTime) -> String {
         .and_then(|time| time.format(&Rfc3339).ok())
         .unwrap_or_default()
 }
+
+/// The longest text of somebody else that is told whole, in characters.
+const MAX_TOLD: usize = 256;
+
+/// A text that may be of any length, as it is told.
+pub(crate) fn shortened(text: &str) -> String {
+    match text.char_indices().nth(MAX_TOLD) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}

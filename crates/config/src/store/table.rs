@@ -8,7 +8,7 @@ use aisix_core::rows::{Change, Image, Pinned, RawRow};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::status::{FieldCount, NotEnforced, Rejected, rfc3339};
+use super::status::{FieldCount, NotEnforced, Rejected, rfc3339, shortened};
 use crate::file::{ErrorKind, hex};
 use crate::resource::{ResourceKind, ResourceSet, kind_of};
 use crate::schema::{Checked, Fault, Mode};
@@ -369,16 +369,16 @@ pub(crate) type Taken = (Vec<String>, Vec<&'static str>);
 /// Reads a document and puts it into the set.
 fn take(row: &RawRow, set: &mut ResourceSet) -> Result<Taken, Refusal> {
     let refuse = |kind: &str, id: &str, error, message: String| Refusal {
-        kind: kind.to_owned(),
-        id: id.to_owned(),
+        kind: shortened(kind),
+        id: shortened(id),
         error,
-        message,
+        message: shortened(&message),
     };
     let Some((name, id)) = split(&row.key) else {
         return Err(refuse("", "", ErrorKind::BadKey, "the key is not <prefix>/<kind>/<id>".into()));
     };
     let Some(kind) = kind_of(name) else {
-        return Err(refuse(name, id, ErrorKind::UnknownKind, format!("unknown kind {name:?}")));
+        return Err(refuse(name, id, ErrorKind::UnknownKind, format!("unknown kind {:?}", shortened(name))));
     };
     let (document, taken) =
         read(kind, &row.value).map_err(|(error, message)| refuse(name, id, error, message))?;

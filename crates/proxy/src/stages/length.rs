@@ -107,7 +107,9 @@ pub(crate) async fn drain<B: Body<Data = Bytes> + Unpin>(
     (drained, outcome)
 }
 
-async fn read_off<B: Body<Data = Bytes> + Unpin>(mut body: B) -> (u64, &'static str) {
+/// Reads what a client still sends, within bounds, so that it can read the
+/// answer. Says how many bytes came and how it ended.
+pub async fn read_off<B: Body<Data = Bytes> + Unpin>(mut body: B) -> (u64, &'static str) {
     let mut drained = 0;
     let read = async {
         loop {

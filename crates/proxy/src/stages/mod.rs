@@ -14,7 +14,7 @@ pub(crate) use accept::{Accepted, Arrival};
 pub(crate) use attempt::attempt;
 pub(crate) use decode::{Call, decode};
 pub(crate) use identify::identify;
-pub use length::{CONFLICTING_LENGTH, UNSUPPORTED_CODING, host_problem};
+pub use length::{CONFLICTING_LENGTH, UNSUPPORTED_CODING, host_problem, read_off};
 pub(crate) use length::{check_host, check_length, drain};
 pub(crate) use resolve::{Addressed, resolve};
 pub(crate) use route::{Plan, route};
