@@ -126,6 +126,11 @@ async fn serve(config: &ProcessConfig, parts: Parts) -> Result<ExitCode> {
     }
     tokio::select! {
         clean = drain::drain(&lifecycle, &config.shutdown, &stopper) => {
+            if let Some(store) = &embedded
+                && let Err(error) = store.settle().await
+            {
+                tracing::warn!("{error}");
+            }
             Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         code = signals.second() => {

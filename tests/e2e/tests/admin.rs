@@ -1,6 +1,5 @@
 //! The read surface of the admin listener over a resources file, and its refusal to write.
 
-use aisix_e2e::documents::contains;
 use aisix_e2e::{expect_error, pair, started};
 use aisix_testkit::gateway::builder::{CALLER_KEY, MODEL, PROVIDER_SECRET};
 use aisix_testkit::gateway::{ADMIN_KEY, Gateway};

@@ -119,8 +119,8 @@ async fn a_damaged_file_is_ignored() {
         let denied = gateway.chat(&Gateway::hello(false)).await;
         expect_error(denied, 401, "invalid_api_key").await;
         assert_eq!(gateway.status_get("/status/ready").await.status, 503);
-        let log = gateway.log().join("\n");
-        assert!(log.contains("WARN") && log.contains("cache"), "damage {number} is told: {log}");
+        let told = gateway.wait_log("cache").await;
+        assert!(told.contains("WARN"), "damage {number} is told: {told}");
     }
     // The undamaged bytes still work.
     std::fs::write(file(folder.path()), &good).expect("write");

@@ -230,6 +230,12 @@ impl EmbeddedStore {
         let _ = self.jobs.send(job);
     }
 
+    /// Moves everything into the one file, so that it can be copied once the
+    /// process has ended. Nothing is lost without it.
+    pub async fn settle(&self) -> Result<(), Error> {
+        self.write(|worker| worker.settle()).await?.map_err(|fault| self.tell(fault))
+    }
+
     async fn write<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut Worker) -> Result<T, Fault> + Send + 'static,

@@ -98,6 +98,11 @@ impl Worker {
         Err(Fault::Unavailable(format!("{file} was moved, removed or replaced while it was open: restart")))
     }
 
+    /// Moves what the write-ahead log holds into the database file.
+    pub(super) fn settle(&self) -> Result<(), Fault> {
+        Ok(self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
+    }
+
     /// Looks for commits of other processes.
     fn look(&mut self) {
         let Some(follower) = &self.follower else { return };
