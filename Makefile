@@ -32,6 +32,7 @@ test: prepare ## everything: style, unit, black box, official clients, demo-chec
 	@$(STAGE) "Rust tests" cargo test --workspace --quiet
 	@$(STAGE) "unit tests of the demo" $(PYTHON) -m unittest discover -s demo
 	@$(STAGE) "official clients" $(PYTHON) tests/clients/run.py --bin $(DEBUG_BIN)
+	@$(STAGE) "admin API against its description" $(PYTHON) tests/api/run.py --bin $(DEBUG_BIN)
 	@$(STAGE) "demo without a model" env GATEWAY_BIN=$(DEBUG_BIN) $(PYTHON) demo/demo.py --check --allow-echo --no-model
 	@$(STAGE) "demo without Python" env GATEWAY_BIN=$(DEBUG_BIN) DEMO_PORTS="13000 13001 19090" sh demo/echo.sh --check --allow-echo
 	@$(STAGE) "demo-check" $(MAKE) --no-print-directory demo-check

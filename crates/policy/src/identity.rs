@@ -251,11 +251,10 @@ mod tests {
         assert_eq!(id(&table, b"old", now + Duration::from_secs(1)), None);
         let mut rotated = key("a", "new");
         rotated.key.previous = Some((digest("old"), now));
-        for entries in [[rotated, reused].map(Arc::new)] {
-            let table = KeyTable::new(entries.clone());
-            assert_eq!(id(&table, b"old", now).as_deref(), Some("b"), "a secret in use wins");
-            let table = KeyTable::new(entries.into_iter().rev());
-            assert_eq!(id(&table, b"old", now).as_deref(), Some("b"), "in any order");
-        }
+        let entries = [rotated, reused].map(Arc::new);
+        let table = KeyTable::new(entries.clone());
+        assert_eq!(id(&table, b"old", now).as_deref(), Some("b"), "a secret in use wins");
+        let table = KeyTable::new(entries.into_iter().rev());
+        assert_eq!(id(&table, b"old", now).as_deref(), Some("b"), "in any order");
     }
 }
