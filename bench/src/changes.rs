@@ -37,9 +37,9 @@ pub(crate) struct Changes {
     /// From the moment a change was due to its answer.
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
-    /// Looks at the gateway from the caller's side, each of which found the change in force.
+    /// Looks at the gateway from the caller's side, each of which found what was expected.
     pub(crate) seen: u64,
-    /// Time that the threads which do not serve ran for a change.
+    /// Time that the threads which do not serve ran for a change; nothing to tell without one.
     pub(crate) others_us: f64,
     /// Time that the threads which serve ran for a request of the load; the looks are in it.
     pub(crate) workers_us: f64,
@@ -132,7 +132,7 @@ impl Writer {
         done.per_second = done.made as f64 / seconds;
         done.p50_us = percentile(&latencies, 0.50);
         done.p99_us = percentile(&latencies, 0.99);
-        done.others_us = others.as_secs_f64() * 1e6 / (done.made.max(1)) as f64;
+        done.others_us = others.as_secs_f64() * 1e6 / done.made as f64;
         Ok(done)
     }
 }

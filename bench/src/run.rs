@@ -109,7 +109,7 @@ pub(crate) const FULL: Plan = Plan {
     half_seconds: 1.5,
     reload_rounds: 2,
     reload_seconds: 3.0,
-    changes_rounds: 5,
+    changes_rounds: 7,
     changes_seconds: 3.0,
     changes_load: 4_000.0,
     scale_starts: 5,
@@ -189,6 +189,11 @@ async fn measure(options: Options) -> Result<ExitCode> {
         options,
         dir: tempfile::Builder::new().prefix("aisix-bench-").tempdir()?,
     };
+    if bench.wants(Part::Scale) && crate::etcd::version().is_none() {
+        bail!(
+            "etcd is not installed. Run `apt-get install etcd-server` as root, or name other parts with --only"
+        );
+    }
     bench.all().await?;
     let results = Results::new(machine, plan, bench.reports, bench.scale);
     print!("{}", results.table());
@@ -418,11 +423,13 @@ impl Bench {
                 let (mut report, mut made) = (report?, made?);
                 let served = report.requests as f64 + (rate / 2.0).round();
                 made.workers_us = (plane.ran()?.workers - before).as_secs_f64() * 1e6 / served;
-                self.progress(&format!(
-                    "{what}: {:.0} changes/s, answered after {:.0} µs (p99 {:.0}), {} seen, {:.0} µs CPU each; \
-                     {} failures",
-                    made.per_second, made.p50_us, made.p99_us, made.seen, made.others_us, made.failures
-                ));
+                if changes {
+                    self.progress(&format!(
+                        "{what}: {:.0} changes/s, answered after {:.0} µs (p99 {:.0}), {} looked at, {:.0} µs CPU \
+                         each; {} failures",
+                        made.per_second, made.p50_us, made.p99_us, made.seen, made.others_us, made.failures
+                    ));
+                }
                 report.changes = Some(made);
                 self.keep(&what, "gateway", report);
                 plane.truncate_log()?;

@@ -41,7 +41,9 @@ fn check(out: &[u8], text: &[u8]) {
     assert_eq!(out.len(), text.len());
     let head_is_whole =
         text.windows(2).any(|pair| pair == b"\n\n") || text.windows(3).any(|t| t == b"\n\r\n");
-    if head_is_whole && !text.starts_with(b"\n") && !text.starts_with(b"\r\n") {
+    // A line end that became NUL makes the head one that the library refuses.
+    let refused = out.iter().zip(text).any(|(out, text)| *out == 0 && *text == b'\n');
+    if head_is_whole && !refused && !text.starts_with(b"\n") && !text.starts_with(b"\r\n") {
         let (lengths, codings) = (count(out, "content-length"), count(out, "transfer-encoding"));
         assert!(lengths < 2, "two lengths: {}", String::from_utf8_lossy(out));
         assert!(codings < 2, "two codings: {}", String::from_utf8_lossy(out));

@@ -57,6 +57,12 @@ async fn odd_preconditions() {
 async fn one_of_many(writers: &[Admin]) {
     let id = writers[0].create("cache_policies", &json!({"name": "contended"})).await;
     let item = format!("cache_policies/{id}");
+    for writer in writers {
+        aisix_testkit::eventually("known everywhere", || async {
+            (writer.get(&item).await.status == 200).then_some(())
+        })
+        .await;
+    }
     for round in 0..5 {
         let revision = writers[0].get(&item).await.revision();
         let tasks: Vec<_> = (0..8)

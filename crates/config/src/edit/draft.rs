@@ -17,7 +17,7 @@ use super::{
 use crate::file::hex;
 use crate::plan::{self, Plan};
 use crate::resource::{By, Document, Identity, KINDS, ResourceKind, ResourceSet, kind_of, visit_refs};
-use crate::schema::Mode;
+use crate::schema::{Fault, Mode, Problem, Seg};
 use crate::store::{ConfigState, now_rfc3339, read_stored, shortened};
 use crate::tree::Node;
 
@@ -46,11 +46,20 @@ pub(super) struct Draft<'s> {
     read: BTreeMap<String, Option<RawRow>>,
     changes: BTreeMap<String, Change>,
     taken: usize,
+    /// Whether fields of other versions stay in documents that hold them.
+    kept: bool,
 }
 
 impl<'s> Draft<'s> {
     pub(super) fn new(state: &'s ConfigState) -> Self {
-        Self { state, set: state.current(), read: BTreeMap::new(), changes: BTreeMap::new(), taken: 0 }
+        Self {
+            state,
+            set: state.current(),
+            read: BTreeMap::new(),
+            changes: BTreeMap::new(),
+            taken: 0,
+            kept: false,
+        }
     }
 
     /// The revision that everything was checked against.
@@ -73,7 +82,10 @@ impl<'s> Draft<'s> {
                 let mut patch = patch.clone();
                 rename_aliases(kind, &mut patch);
                 merge(&mut value, patch);
-                self.write(kind, id, value, Some(&stored), None)
+                self.kept = true;
+                let done = self.write(kind, id, value, Some(&stored), None);
+                self.kept = false;
+                done
             }
             Operation::Delete { kind, id } => {
                 self.existing(kind, id, request.if_match)?;
@@ -220,7 +232,14 @@ impl<'s> Draft<'s> {
             unmask(kind, &mut value, &stored);
         }
         let checked = kind.check(&Node::of_json(value.clone()), Mode::Strict);
-        let told = checked.problems.iter().take(MAX_PROBLEMS);
+        let foreign = |problem: &&Problem| match &problem.fault {
+            Fault::Unknown { name, .. } if self.kept => {
+                let pointer = problem.path.with(Seg::Key(name.clone())).pointer();
+                stored.is_some_and(|stored| stored.pointer(&pointer) == value.pointer(&pointer))
+            }
+            _ => false,
+        };
+        let told = checked.problems.iter().filter(|problem| !foreign(problem)).take(MAX_PROBLEMS);
         let mut errors: Vec<FieldError> = told.map(FieldError::of).collect();
         if errors.is_empty() {
             errors.extend(super::secrets::masked_secrets(kind, &checked.document).into_iter().map(|path| {

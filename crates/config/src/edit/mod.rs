@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::plan::{Plan, plan};
 use crate::resource::{Document, ResourceKind, kind_of};
-use crate::schema::Problem;
+use crate::schema::{Fault, Problem, Seg};
 use crate::store::{ConfigState, now_rfc3339};
 use crate::tree::parse_json;
 use draft::Draft;
@@ -157,7 +157,13 @@ pub struct FieldError {
 
 impl FieldError {
     fn of(problem: &Problem) -> Self {
-        Self { path: shortened(&problem.path.pointer()), message: shortened(&problem.resource_text()) }
+        // What is missing or too much is a place of its own.
+        let path = match &problem.fault {
+            Fault::Unknown { name, .. } => problem.path.with(Seg::Key(name.clone())),
+            Fault::Required(name) => problem.path.with(Seg::Key((*name).to_owned())),
+            _ => problem.path.clone(),
+        };
+        Self { path: shortened(&path.pointer()), message: shortened(&problem.resource_text()) }
     }
 }
 

@@ -310,3 +310,17 @@ async fn applying_a_file_makes_the_store_match_it() {
     let (broken, revision) = rig.editor.apply(&wanted[1..], true, &actor(), false).await.expect("a plan");
     assert_eq!((broken.broken.len(), revision), (1, 0), "a plan that breaks references is not carried out");
 }
+
+#[tokio::test]
+async fn a_patch_keeps_fields_of_another_version() {
+    let rig = Rig::filled().await;
+    let mut newer = model("m");
+    newer["later"] = json!({"deep": 1});
+    rig.memory.put("models/m1", &newer);
+    rig.one(patch("models", "m1", json!({"timeout": 5}))).await.expect("a patch");
+    assert_eq!(rig.stored("models/m1")["later"], json!({"deep": 1}));
+    let refused = rig.one(patch("models", "m1", json!({"later": {"deep": 2}}))).await.expect_err("unknown");
+    assert!(matches!(&refused, Refusal::Invalid(errors) if errors[0].path == "/later"), "{refused:?}");
+    let replace = Operation::Replace { kind: kind("models"), id: "m1".into(), value: newer };
+    assert!(rig.one(replace).await.is_err(), "a whole document holds what is known");
+}

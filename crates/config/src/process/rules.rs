@@ -134,7 +134,9 @@ impl Rules<'_> {
     }
 
     fn admin_names(&mut self, document: &Value) {
-        let mut seen: Vec<&str> = Vec::new();
+        let unnamed = document["admin"]["admin_keys"].as_array().map_or(0, Vec::len);
+        let unnamed: Vec<String> = (1..=unnamed).map(|at| format!("admin-{at}")).collect();
+        let mut seen: Vec<&str> = unnamed.iter().map(String::as_str).collect();
         for key in document["admin"]["keys"].as_array().into_iter().flatten() {
             let Some(name) = key["name"].as_str() else { continue };
             if seen.contains(&name) {

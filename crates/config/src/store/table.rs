@@ -16,6 +16,8 @@ use crate::tree::parse_json;
 
 /// The most refused documents that are told.
 const MAX_REJECTIONS: usize = 256;
+/// The most sets of passed-over fields that the log tells.
+const MAX_TOLD: usize = 1024;
 /// The most passed-over fields that are kept of a document.
 const MAX_FIELDS: usize = 64;
 
@@ -71,12 +73,14 @@ pub(super) struct Table {
     rows: BTreeMap<String, Row>,
     /// The keys of refused documents.
     refused: BTreeSet<String>,
+    /// Passed-over fields that the log has told.
+    told: BTreeSet<(&'static str, Vec<String>)>,
     hashes: Option<Hashes>,
 }
 
 impl Table {
     pub(super) fn new(prefix: String) -> Self {
-        Self { prefix, rows: BTreeMap::new(), refused: BTreeSet::new(), hashes: None }
+        Self { prefix, rows: BTreeMap::new(), refused: BTreeSet::new(), told: BTreeSet::new(), hashes: None }
     }
 
     /// Takes over an image from an earlier run.
@@ -172,7 +176,14 @@ impl Table {
         if let Some(refusal) = &row.refusal {
             step.kinds.insert(row.refused_kind(refusal));
         }
-        step.kinds.extend(row.known_kind().filter(|_| !row.ignored.is_empty()));
+        if let Some(kind) = row.known_kind().filter(|_| !row.ignored.is_empty()) {
+            step.kinds.insert(kind);
+            // The first document of its sort stands for the others.
+            if self.told.len() < MAX_TOLD && self.told.insert((kind, row.ignored.clone())) {
+                let (key, fields) = (shortened(&row.newest.key), row.ignored.join(", "));
+                tracing::warn!(key, fields, "fields of a document are passed over");
+            }
+        }
         self.rows.insert(row.newest.key.clone(), row);
     }
 
