@@ -36,6 +36,12 @@ pub struct Key {
 }
 
 impl Key {
+    /// Every digest that may open it.
+    fn digests(&self) -> impl Iterator<Item = Digest256> + use<> {
+        let replaced = self.previous.map(|(digest, _)| digest).filter(|digest| *digest != self.digest);
+        [Some(self.digest), replaced].into_iter().flatten()
+    }
+
     /// Whether a secret of this digest opens it: its own, or the replaced one for a while.
     fn accepts(&self, presented: &Digest256, now: SystemTime) -> bool {
         *presented == self.digest
@@ -70,37 +76,92 @@ pub struct Denial {
     pub key_id: Option<Arc<str>>,
 }
 
-/// All keys by digest.
+/// How many parts a table has: a change copies one or two of them.
+const PARTS: usize = 256;
+
+/// All keys by digest. Cloning shares the parts that do not change.
 #[derive(Debug)]
 pub struct KeyTable<T> {
-    by_digest: HashMap<Digest256, Arc<Entry<T>>>,
+    /// By the first byte of the digest.
+    parts: Vec<Arc<HashMap<Digest256, Slot<T>>>>,
+}
+
+/// The keys of one digest, the one that is reached first.
+#[derive(Debug)]
+struct Slot<T> {
+    first: Arc<Entry<T>>,
+    others: Vec<Arc<Entry<T>>>,
+}
+
+impl<T> Clone for Slot<T> {
+    fn clone(&self) -> Self {
+        Self { first: self.first.clone(), others: self.others.clone() }
+    }
+}
+
+impl<T> Clone for KeyTable<T> {
+    fn clone(&self) -> Self {
+        Self { parts: self.parts.clone() }
+    }
+}
+
+impl<T> Default for KeyTable<T> {
+    fn default() -> Self {
+        Self { parts: (0..PARTS).map(|_| Arc::default()).collect() }
+    }
 }
 
 impl<T> KeyTable<T> {
     /// Builds the table. Of two keys with one secret the lowest id wins, and a
     /// secret in use wins over a replaced one.
     pub fn new(entries: impl IntoIterator<Item = Arc<Entry<T>>>) -> Self {
-        let mut by_digest: HashMap<Digest256, Arc<Entry<T>>> = HashMap::default();
-        let current = |entry: &Entry<T>, digest| entry.key.digest == digest;
+        let mut table = Self::default();
         for entry in entries {
-            let replaced = entry.key.previous.map(|(digest, _)| digest);
-            for digest in replaced.into_iter().chain([entry.key.digest]) {
-                match by_digest.get(&digest) {
-                    Some(known)
-                        if (current(known, digest), std::cmp::Reverse(&known.key.id))
-                            >= (current(&entry, digest), std::cmp::Reverse(&entry.key.id)) => {}
-                    _ => {
-                        by_digest.insert(digest, entry.clone());
+            table.insert(&entry);
+        }
+        table
+    }
+
+    /// Adds a key.
+    pub fn insert(&mut self, entry: &Arc<Entry<T>>) {
+        for digest in entry.key.digests() {
+            let part = Arc::make_mut(&mut self.parts[usize::from(digest[0])]);
+            match part.get_mut(&digest) {
+                None => {
+                    part.insert(digest, Slot { first: entry.clone(), others: Vec::new() });
+                }
+                Some(slot) => {
+                    slot.others.push(entry.clone());
+                    slot.order(&digest);
+                }
+            }
+        }
+    }
+
+    /// Removes a key that was added.
+    pub fn remove(&mut self, entry: &Arc<Entry<T>>) {
+        for digest in entry.key.digests() {
+            let part = Arc::make_mut(&mut self.parts[usize::from(digest[0])]);
+            let Some(slot) = part.get_mut(&digest) else { continue };
+            slot.others.retain(|other| !Arc::ptr_eq(other, entry));
+            if Arc::ptr_eq(&slot.first, entry) {
+                match slot.others.pop() {
+                    Some(other) => {
+                        slot.first = other;
+                        slot.order(&digest);
+                    }
+                    None => {
+                        part.remove(&digest);
                     }
                 }
             }
         }
-        Self { by_digest }
     }
 
-    /// The key of a digest.
-    pub fn get(&self, digest: &Digest256) -> Option<&Arc<Entry<T>>> {
-        self.by_digest.get(digest)
+    /// The keys of a digest.
+    pub fn with(&self, digest: &Digest256) -> impl Iterator<Item = &Arc<Entry<T>>> {
+        let slot = self.parts[usize::from(digest[0])].get(digest);
+        slot.into_iter().flat_map(|slot| std::iter::once(&slot.first).chain(&slot.others))
     }
 
     /// Finds the key of a request, or says why there is none.
@@ -112,10 +173,10 @@ impl<T> KeyTable<T> {
             key_id: None,
         })?;
         let presented = digest(token);
-        let entry =
-            self.by_digest.get(&presented).filter(|entry| entry.key.accepts(&presented, now)).ok_or_else(
-                || denied(Error::new(Reason::UnknownKey, "invalid API key"), "unknown_key", None),
-            )?;
+        let entry = self
+            .with(&presented)
+            .find(|entry| entry.key.accepts(&presented, now))
+            .ok_or_else(|| denied(Error::new(Reason::UnknownKey, "invalid API key"), "unknown_key", None))?;
         let id = || Some(entry.key.id.clone());
         if entry.key.disabled {
             let error = Error::new(Reason::KeyDisabled, "API key has been disabled");
@@ -125,6 +186,17 @@ impl<T> KeyTable<T> {
             return Err(denied(Error::new(Reason::KeyExpired, "API key has expired"), "key_expired", id()));
         }
         Ok(entry.clone())
+    }
+}
+
+impl<T> Slot<T> {
+    /// Puts the key first that is reached by the digest.
+    fn order(&mut self, digest: &Digest256) {
+        let mut all = std::mem::take(&mut self.others);
+        all.push(self.first.clone());
+        all.sort_by(|a, b| (a.key.digest != *digest, &a.key.id).cmp(&(b.key.digest != *digest, &b.key.id)));
+        self.first = all.remove(0);
+        self.others = all;
     }
 }
 
@@ -256,5 +328,32 @@ mod tests {
         assert_eq!(id(&table, b"old", now).as_deref(), Some("b"), "a secret in use wins");
         let table = KeyTable::new(entries.into_iter().rev());
         assert_eq!(id(&table, b"old", now).as_deref(), Some("b"), "in any order");
+    }
+
+    #[test]
+    fn a_table_that_changes_equals_one_that_is_built() {
+        let mut rotated = key("c", "two");
+        rotated.key.previous = Some((digest("one"), SystemTime::now() + Duration::from_secs(60)));
+        let all = [key("b", "one"), key("a", "one"), rotated, key("d", "two")].map(Arc::new);
+        let found = |table: &KeyTable<()>, secret: &'static [u8]| {
+            let found = table.identify(&headers(&[("x-api-key", secret)]), SystemTime::now());
+            found.map(|entry| entry.key.id.to_string()).ok()
+        };
+        for kept in 0..1_u8 << all.len() {
+            let wanted =
+                all.iter().enumerate().filter(|(at, _)| kept & (1 << at) != 0).map(|(_, entry)| entry);
+            let built = KeyTable::new(wanted.clone().cloned());
+            let mut changed = KeyTable::new(all.iter().cloned());
+            let before = changed.clone();
+            for (at, entry) in all.iter().enumerate() {
+                if kept & (1 << at) == 0 {
+                    changed.remove(entry);
+                }
+            }
+            for secret in [b"one", b"two"] {
+                assert_eq!(found(&changed, secret), found(&built, secret), "{kept:04b}");
+            }
+            assert_eq!(found(&before, b"one").as_deref(), Some("a"), "what was shared is as it was");
+        }
     }
 }

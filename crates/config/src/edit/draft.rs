@@ -1,6 +1,6 @@
 //! What the configuration would be after some changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -326,61 +326,72 @@ impl<'s> Draft<'s> {
 
     /// Checks that names are unique and that references hold.
     pub(super) fn check(&self) -> Result<(), EditError> {
+        let mut taken = self.taken_texts();
+        let mut targets = Targets::default();
         for change in self.changes.values() {
             let fail = |refusal| EditError { at: change.at, refusal };
             let Some((_, document)) = &change.after else {
-                self.nobody_needs(change, None).map_err(fail)?;
+                self.nobody_needs(change, None, &mut targets).map_err(fail)?;
                 continue;
             };
-            self.unique(change, document).map_err(fail)?;
-            self.references_hold(change, document).map_err(fail)?;
-            self.nobody_needs(change, change.kind.identity(document)).map_err(fail)?;
+            if let Some(text) = taken.remove(&(change.kind.name, change.id.clone())) {
+                return Err(fail(Refusal::Taken(text)));
+            }
+            self.references_hold(change, document, &mut targets).map_err(fail)?;
+            self.nobody_needs(change, change.kind.identity(document), &mut targets).map_err(fail)?;
         }
         Ok(())
     }
 
+    /// The changes whose document has what another resource has: by kind and id, with the text.
+    fn taken_texts(&self) -> HashMap<(&'static str, String), String> {
+        let mut found = HashMap::new();
+        for kind in KINDS.iter().copied() {
+            let mut wanted: HashMap<(&'static str, String), Vec<&str>> = HashMap::new();
+            for change in self.changes.values().filter(|change| change.kind == kind) {
+                for text in change.after.iter().flat_map(|(_, document)| own_texts(kind, document)) {
+                    wanted.entry(text).or_default().push(&change.id);
+                }
+            }
+            if wanted.is_empty() {
+                continue;
+            }
+            self.each(kind, |id, document| {
+                for text in own_texts(kind, document) {
+                    for change in wanted.get(&text).into_iter().flatten().filter(|change| **change != id) {
+                        found.insert((kind.name, (*change).to_owned()), text.1.clone());
+                    }
+                }
+            });
+        }
+        found
+    }
+
     /// Every resource of a kind as it would be: id and document.
     fn each(&self, kind: &'static ResourceKind, mut see: impl FnMut(&str, &Value)) {
-        for view in self.set.views(kind) {
-            if !self.changes.contains_key(&format!("{}/{}", kind.name, view.id)) {
-                see(&view.id, &view.document);
+        let own = || self.changes.values().filter(|change| change.kind == kind);
+        let changed: HashSet<&str> = own().map(|change| change.id.as_str()).collect();
+        self.set.each(kind, &mut |id, document| {
+            if !changed.contains(id) {
+                see(id, document);
             }
-        }
-        for change in self.changes.values().filter(|change| change.kind == kind) {
+        });
+        for change in own() {
             if let Some((_, document)) = &change.after {
                 see(&change.id, document);
             }
         }
     }
 
-    fn unique(&self, change: &Change, document: &Value) -> Result<(), Refusal> {
-        let mut taken = None;
-        let exclusive = (change.kind.exclusive)(document);
-        self.each(change.kind, |id, other| {
-            if id == change.id {
-                return;
-            }
-            if !exclusive.is_empty() {
-                let others = (change.kind.exclusive)(other);
-                let shared = exclusive.iter().find(|own| others.contains(own));
-                taken = shared.map(|(_, text)| text.clone()).or(taken.take());
-            }
-            let same = |field: &&str| document[*field].is_string() && document[*field] == other[*field];
-            if let Some(field) = change.kind.unique_fields().find(same) {
-                taken = document[field].as_str().map(str::to_owned);
-            } else if !matches!(change.kind.identity, Identity::Field(_))
-                && change.kind.identity(document) == change.kind.identity(other)
-            {
-                taken = change.kind.identity(document);
-            }
-        });
-        taken.map_or(Ok(()), |name| Err(Refusal::Taken(name)))
-    }
-
-    fn references_hold(&self, change: &Change, document: &Value) -> Result<(), Refusal> {
+    fn references_hold(
+        &self,
+        change: &Change,
+        document: &Value,
+        targets: &mut Targets,
+    ) -> Result<(), Refusal> {
         let mut errors = Vec::new();
         visit_refs(change.kind, &mut document.clone(), &mut |site| {
-            if !site.checked || self.holds(site.kind, site.by, site.target) {
+            if !site.checked || targets.has(self, site.kind, site.by, site.target) {
                 return;
             }
             let what = kind_of(site.kind).map_or(site.kind, |kind| kind.title);
@@ -394,23 +405,13 @@ impl<'s> Draft<'s> {
         if errors.is_empty() { Ok(()) } else { Err(Refusal::Invalid(errors)) }
     }
 
-    fn holds(&self, kind: &str, by: By, target: &str) -> bool {
-        if by == By::Pattern && target.contains('*') {
-            return true;
-        }
-        let Some(kind) = kind_of(kind) else { return false };
-        let mut found = false;
-        self.each(kind, |id, document| {
-            found |= match by {
-                By::Id => id == target,
-                By::Name | By::Pattern => kind.identity(document).as_deref() == Some(target),
-            };
-        });
-        found
-    }
-
     /// Nobody refers to a resource that is gone, or by a name that it had.
-    fn nobody_needs(&self, change: &Change, name: Option<String>) -> Result<(), Refusal> {
+    fn nobody_needs(
+        &self,
+        change: &Change,
+        name: Option<String>,
+        targets: &mut Targets,
+    ) -> Result<(), Refusal> {
         let Some(before) = &change.before else { return Ok(()) };
         let old = read_stored(change.kind, &before.value).ok();
         let old_name = old.and_then(|(document, _)| change.kind.identity(&document));
@@ -422,13 +423,18 @@ impl<'s> Draft<'s> {
         let mut dependants = Vec::new();
         for kind in KINDS.iter().copied().filter(|kind| kind.may_refer_to(change.kind.name)) {
             self.each(kind, |id, document| {
+                // Most documents need not be looked at closely.
+                let by_id = gone_id && mentions(document, &change.id);
+                if !by_id && !gone_name.as_ref().is_some_and(|name| mentions(document, name)) {
+                    return;
+                }
                 visit_refs(kind, &mut document.clone(), &mut |site| {
                     let meant = site.kind == change.kind.name
                         && match site.by {
                             By::Id => gone_id && *site.target == change.id,
                             By::Name | By::Pattern => {
                                 gone_name.as_deref() == Some(site.target.as_str())
-                                    && !self.holds(site.kind, site.by, site.target)
+                                    && !targets.has(self, site.kind, site.by, site.target)
                             }
                         };
                     if meant {
@@ -442,6 +448,50 @@ impl<'s> Draft<'s> {
             return Ok(());
         }
         Err(Refusal::Referenced { name: old_name.unwrap_or_else(|| change.id.clone()), dependants })
+    }
+}
+
+/// The ids and names that references may lead to, gathered kind by kind when
+/// they are asked for.
+#[derive(Default)]
+struct Targets(HashMap<&'static str, (HashSet<String>, HashSet<String>)>);
+
+impl Targets {
+    fn has(&mut self, draft: &Draft<'_>, kind: &str, by: By, target: &str) -> bool {
+        if by == By::Pattern && target.contains('*') {
+            return true;
+        }
+        let Some(kind) = kind_of(kind) else { return false };
+        let (ids, names) = self.0.entry(kind.name).or_insert_with(|| {
+            let (mut ids, mut names) = (HashSet::new(), HashSet::new());
+            draft.each(kind, |id, document| {
+                ids.insert(id.to_owned());
+                names.extend(kind.identity(document));
+            });
+            (ids, names)
+        });
+        if by == By::Id { ids.contains(target) } else { names.contains(target) }
+    }
+}
+
+/// What no other resource of the kind may have: what it is called, and the text.
+fn own_texts(kind: &ResourceKind, document: &Value) -> Vec<(&'static str, String)> {
+    let mut texts = (kind.exclusive)(document);
+    let fields = kind.unique_fields();
+    texts.extend(fields.filter_map(|field| Some((field, document[field].as_str()?.to_owned()))));
+    if !matches!(kind.identity, Identity::Field(_)) {
+        texts.extend(kind.identity(document).map(|identity| ("identity", identity)));
+    }
+    texts
+}
+
+/// Whether any text of a document holds another.
+fn mentions(document: &Value, text: &str) -> bool {
+    match document {
+        Value::String(own) => own.contains(text),
+        Value::Array(items) => items.iter().any(|item| mentions(item, text)),
+        Value::Object(members) => members.values().any(|member| mentions(member, text)),
+        _ => false,
     }
 }
 

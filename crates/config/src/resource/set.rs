@@ -60,6 +60,27 @@ impl<T> Rows<T> {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// What is not in the other any more, and what is new in it.
+    pub fn difference<'r>(&'r self, other: &'r Self) -> (Vec<&'r Arc<Stored<T>>>, Vec<&'r Arc<Stored<T>>>) {
+        let (mut gone, mut new) = (Vec::new(), Vec::new());
+        let (mut a, mut b) = (self.iter().peekable(), other.iter().peekable());
+        loop {
+            match (a.peek(), b.peek()) {
+                (None, None) => return (gone, new),
+                (Some(old), Some(now)) if Arc::ptr_eq(old, now) => {
+                    a.next();
+                    b.next();
+                }
+                (Some(old), Some(now)) if old.id == now.id => {
+                    gone.extend(a.next());
+                    new.extend(b.next());
+                }
+                (Some(old), now) if now.is_none_or(|now| old.id < now.id) => gone.extend(a.next()),
+                _ => new.extend(b.next()),
+            }
+        }
+    }
+
     fn find(&self, id: &str) -> Result<usize, usize> {
         self.0.binary_search_by(|row| (*row.id).cmp(id))
     }
@@ -90,6 +111,7 @@ pub(crate) trait AnyRows: Send + Sync {
     fn revise(&mut self, revision: u64);
     fn view(&self, id: &str) -> Option<View>;
     fn views(&self) -> Vec<View>;
+    fn each(&self, see: &mut dyn FnMut(&str, &Value));
     fn share(&self) -> Box<dyn AnyRows>;
     fn as_any(&self) -> &dyn Any;
 }
@@ -136,6 +158,12 @@ impl<T: serde::de::DeserializeOwned + Send + Sync + Clone + 'static> AnyRows for
 
     fn views(&self) -> Vec<View> {
         self.iter().map(|row| view(row)).collect()
+    }
+
+    fn each(&self, see: &mut dyn FnMut(&str, &Value)) {
+        for row in self.iter() {
+            see(&row.id, &row.document);
+        }
     }
 
     fn share(&self) -> Box<dyn AnyRows> {
@@ -234,6 +262,11 @@ impl ResourceSet {
     /// The resources of a kind, ordered by id.
     pub fn views(&self, kind: &ResourceKind) -> Vec<View> {
         self.of(kind).views()
+    }
+
+    /// Shows every resource of a kind: id and masked document.
+    pub(crate) fn each(&self, kind: &ResourceKind, see: &mut dyn FnMut(&str, &Value)) {
+        self.of(kind).each(see);
     }
 
     /// A resource of a kind.

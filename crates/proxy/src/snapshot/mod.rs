@@ -11,7 +11,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use aisix_config::{ApiKey, Model, ResourceSet, Stored};
+use aisix_config::{ApiKey, Model, ResourceSet, Rows, Stored};
 use aisix_core::{Capture, Error, Glob, Reason};
 use aisix_policy::identity::{Entry, Key, KeyTable};
 use aisix_telemetry::{CallerId, CallerLabels, HealthTable, ModelId, Telemetry};
@@ -65,7 +65,7 @@ pub(crate) struct Listed {
 
 /// A configuration in force.
 pub struct Snapshot {
-    pub(crate) keys: Arc<KeyTable<CallerFacts>>,
+    pub(crate) keys: KeyTable<CallerFacts>,
     /// Unix seconds at which this configuration came into force.
     pub(crate) since: u64,
     models: Arc<Models>,
@@ -99,15 +99,8 @@ impl Snapshot {
             Some(previous) => Arc::clone(&previous.models),
             None => Arc::new(Models::compile(resources, telemetry, health, previous)),
         };
-        let keys = match previous.filter(|it| it.resources.api_keys().same(resources.api_keys())) {
-            Some(previous) => Arc::clone(&previous.keys),
-            None => {
-                let callers = resources.api_keys().iter().map(|key| compile_key(key, telemetry, previous));
-                Arc::new(KeyTable::new(callers))
-            }
-        };
         Self {
-            keys,
+            keys: keys(resources, telemetry, previous),
             since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs()),
             models,
             resources: resources.clone(),
@@ -130,6 +123,31 @@ impl Snapshot {
             Some((entry, entry.upstream_model(capture)))
         })
     }
+}
+
+/// The caller keys: those of the previous configuration with what has changed.
+fn keys(
+    resources: &ResourceSet,
+    telemetry: &Telemetry,
+    previous: Option<&Snapshot>,
+) -> KeyTable<CallerFacts> {
+    let none = Rows::default();
+    let (old, mut keys) = match previous {
+        Some(previous) => (previous.resources.api_keys(), previous.keys.clone()),
+        None => (&none, KeyTable::default()),
+    };
+    let (gone, new) = old.difference(resources.api_keys());
+    for key in gone {
+        let caller =
+            keys.with(&parse_digest(&key.value.key_hash)).find(|entry| entry.key.id == key.id).cloned();
+        if let Some(caller) = caller {
+            keys.remove(&caller);
+        }
+    }
+    for key in new {
+        keys.insert(&compile_key(key, telemetry));
+    }
+    keys
 }
 
 impl Models {
@@ -190,12 +208,6 @@ impl Snapshot {
         let entry = self.models.by_name.get(&model.value.display_name)?;
         (entry.id == model.id).then(|| entry.clone())
     }
-
-    /// The caller of a key, if the key has not changed.
-    fn caller_of(&self, key: &Arc<Stored<ApiKey>>) -> Option<Caller> {
-        let old = self.resources.api_keys().get(&key.id).filter(|old| Arc::ptr_eq(old, key))?;
-        self.keys.get(&parse_digest(&old.value.key_hash)).filter(|entry| entry.key.id == key.id).cloned()
-    }
 }
 
 fn compile_model(
@@ -228,10 +240,7 @@ fn compile_model(
     }
 }
 
-fn compile_key(stored: &Arc<Stored<ApiKey>>, telemetry: &Telemetry, previous: Option<&Snapshot>) -> Caller {
-    if let Some(caller) = previous.and_then(|previous| previous.caller_of(stored)) {
-        return caller;
-    }
+fn compile_key(stored: &Stored<ApiKey>, telemetry: &Telemetry) -> Caller {
     let key = &stored.value;
     let label = telemetry.caller(CallerLabels {
         api_key_id: &stored.id,
