@@ -130,7 +130,7 @@ impl Action {
         match self {
             Self::Livez | Self::Readyz | Self::OpenApi | Self::Viewer => Access::Open,
             Self::Playground => Access::CallerKey,
-            Self::Export | Self::Audit | Self::Rollback => Access::Admin(Role::Owner),
+            Self::Audit | Self::Rollback => Access::Admin(Role::Owner),
             _ if self.writes() => Access::Admin(Role::Editor),
             _ => Access::Admin(Role::ReadOnly),
         }

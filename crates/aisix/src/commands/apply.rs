@@ -36,12 +36,13 @@ impl Apply {
             eprintln!("{note}");
         }
         let place = self.to.open(&self.access).await?;
-        if let Open::Store(store) = &place {
+        let (plan, _) = place.apply(&loaded.documents, self.prune, true).await?;
+        // With `--prune` the plan removes them.
+        if let (Open::Store(store), false) = (&place, self.prune) {
             for refused in store.refused() {
                 eprintln!("warning: {}: left as it is: {refused}", self.to);
             }
         }
-        let (plan, _) = place.apply(&loaded.documents, self.prune, true).await?;
         if !plan.broken.is_empty() {
             self.tell(&plan, None)?;
             bail!("nothing was written: the plan breaks {} reference(s), marked with `!`", plan.broken.len());

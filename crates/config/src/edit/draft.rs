@@ -194,8 +194,9 @@ impl<'s> Draft<'s> {
         let row = match self.changes.get(&key) {
             Some(change) => {
                 let (bytes, _) = change.after.as_ref().ok_or(Refusal::NotFound)?;
-                // An earlier change of the same request: its revision is not known yet.
-                RawRow { key, revision: if_match.unwrap_or(0), value: bytes.clone() }
+                // Changed by the same request: what was read is what the store held before.
+                let revision = change.before.as_ref().map_or(0, |before| before.revision);
+                RawRow { key, revision, value: bytes.clone() }
             }
             None => self.stored(&key).ok_or(Refusal::NotFound)?,
         };
@@ -230,6 +231,9 @@ impl<'s> Draft<'s> {
             let mut stored = stored.clone();
             rename_aliases(kind, &mut stored);
             unmask(kind, &mut value, &stored);
+            if kind.name == CALLER_KEYS && plaintext.is_none() {
+                forget_secrets(&mut value, &stored);
+            }
         }
         let checked = kind.check(&Node::of_json(value.clone()), Mode::Strict);
         let foreign = |problem: &&Problem| match &problem.fault {
@@ -297,8 +301,10 @@ impl<'s> Draft<'s> {
             };
             let value = change.after.as_ref().map(|(bytes, _)| bytes.clone());
             edits.push(Edit { key: key.clone(), value, expect });
-            let before = change.before.as_ref().and_then(|row| read_stored(change.kind, &row.value).ok());
-            let before = before.map(|(document, _)| document);
+            let read = |row: &RawRow| read_stored(change.kind, &row.value).ok().map(|(document, _)| document);
+            // Of a document that is refused, what was served instead.
+            let served = || self.state.served(key).as_ref().and_then(read);
+            let before = change.before.as_ref().and_then(|row| read(row).or_else(served));
             let after = change.after.as_ref().map(|(_, document)| document);
             trace.push(AuditChange {
                 kind: change.kind.name.to_owned(),
@@ -507,6 +513,20 @@ fn rename_aliases(kind: &ResourceKind, value: &mut Value) {
             && let Some(value) = members.remove(alias)
         {
             members.insert(name.to_owned(), value);
+        }
+    }
+}
+
+/// A caller key whose secret was changed by hand keeps nothing of the old ones.
+fn forget_secrets(value: &mut Value, stored: &Value) {
+    if value["key_hash"] == stored["key_hash"] {
+        return;
+    }
+    if let Some(members) = value.as_object_mut() {
+        for field in ["key_prefix", "previous_key_hash", "previous_key_expires_at"] {
+            if members.get(field) == Some(&stored[field]) {
+                members.remove(field);
+            }
         }
     }
 }

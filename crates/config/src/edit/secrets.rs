@@ -25,7 +25,8 @@ fn fill(value: &mut Value, stored: &Value, masked: &Value) {
                 fill(value, &stored[name.as_str()], &masked[name.as_str()]);
             }
         }
-        Value::Array(items) => {
+        // In a list of another length nobody can tell which is which.
+        Value::Array(items) if stored.as_array().is_some_and(|stored| stored.len() == items.len()) => {
             for (at, value) in items.iter_mut().enumerate() {
                 fill(value, &stored[at], &masked[at]);
             }

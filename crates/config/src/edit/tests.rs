@@ -324,3 +324,56 @@ async fn a_patch_keeps_fields_of_another_version() {
     let replace = Operation::Replace { kind: kind("models"), id: "m1".into(), value: newer };
     assert!(rig.one(replace).await.is_err(), "a whole document holds what is known");
 }
+
+#[tokio::test]
+async fn a_condition_in_a_batch_is_about_what_the_store_holds() {
+    let rig = Rig::filled().await;
+    let revision = rig.state.newest("models/m1").expect("a row").revision;
+    rig.one(patch("models", "m1", json!({"timeout": 1}))).await.expect("a patch");
+    let stale = Request { operation: delete("models", "m1"), if_match: Some(revision) };
+    let requests = [Request::from(patch("models", "m1", json!({"timeout": 2}))), stale];
+    let refused = rig.editor.run(&requests, &actor(), "batch", false).await.expect_err("stale");
+    assert_eq!((refused.at, refused.refusal), (1, Refusal::Changed));
+}
+
+#[tokio::test]
+async fn the_trace_of_a_refused_document_tells_what_was_served() {
+    let rig = Rig::filled().await;
+    rig.memory.put("models/m1", &json!({"display_name": 7}));
+    rig.one(delete("models", "m1")).await.expect("gone");
+    let trace = rig.editor.audit(AuditQuery { limit: 1, ..AuditQuery::default() }).await.expect("records");
+    let change = &trace[0].changes[0];
+    assert_eq!(
+        (change.name.as_deref(), &change.before.as_ref().expect("before")["model_name"]),
+        (Some("m"), &json!("gpt"))
+    );
+}
+
+#[tokio::test]
+async fn a_secret_changed_by_hand_ends_the_older_ones() {
+    let rig = Rig::filled().await;
+    rig.one(create("api_keys", "a1", json!({"allowed_models": ["*"]}))).await.expect("a caller key");
+    rig.one(Operation::Rotate { id: "a1".into(), grace: Duration::from_secs(60) }).await.expect("a rotation");
+    rig.one(patch("api_keys", "a1", json!({"key_hash": "2".repeat(64)}))).await.expect("a patch");
+    let stored = rig.stored("api_keys/a1");
+    for field in ["key_prefix", "previous_key_hash", "previous_key_expires_at"] {
+        assert!(stored.get(field).is_none(), "{stored}");
+    }
+}
+
+#[tokio::test]
+async fn masked_secrets_of_a_list_that_changed_are_refused() {
+    let rig = Rig::new();
+    let mut value = key("k");
+    value["request"] = json!({"default_body_fields": {"tok": ["first", "second"]}});
+    rig.one(create("provider_keys", "k1", value)).await.expect("a provider key");
+    let shorter = json!({"request": {"default_body_fields": {"tok": ["***"]}}});
+    let refused = rig.one(patch("provider_keys", "k1", shorter)).await.expect_err("which one?");
+    assert!(matches!(refused, Refusal::Invalid(_)));
+    let same = json!({"request": {"default_body_fields": {"tok": ["***", "third"]}}});
+    rig.one(patch("provider_keys", "k1", same)).await.expect("the first stays");
+    assert_eq!(
+        rig.stored("provider_keys/k1")["request"]["default_body_fields"]["tok"],
+        json!(["first", "third"])
+    );
+}

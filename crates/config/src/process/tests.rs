@@ -386,7 +386,7 @@ fn admin_keys_have_names_and_roles() {
         "resources_file: r\nadmin: {keys: [{name: x, key: a, role: owner}, {name: x, key: b, role: boss}]}";
     let found = problems(twice, &[]);
     assert!(found[0].contains("admin.keys[1].role: expected one of"), "{found:?}");
-    assert!(found[1].starts_with("admin.keys give the name \"x\" twice"), "{found:?}");
+    assert!(found[1].starts_with("admin.keys give the name \"x\", which another key has"), "{found:?}");
 }
 
 #[test]

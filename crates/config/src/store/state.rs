@@ -323,6 +323,14 @@ impl ConfigState {
         }
     }
 
+    /// The version of a document that is served, as the store held it.
+    pub(crate) fn served(&self, key: &str) -> Option<RawRow> {
+        match &self.book().origin {
+            Origin::Store { table, .. } => table.served_row(key).cloned(),
+            Origin::File { .. } => None,
+        }
+    }
+
     /// Every document that is served, with its secrets, and the revision they
     /// are as of; `None` when a file is their source.
     pub(crate) fn documents(&self) -> Option<(Vec<Document>, u64)> {

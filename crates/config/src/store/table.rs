@@ -204,6 +204,11 @@ impl Table {
         self.rows.get(key).map(|row| &row.newest)
     }
 
+    /// The version of a document that is served.
+    pub(super) fn served_row(&self, key: &str) -> Option<&RawRow> {
+        self.rows.get(key).and_then(Row::served)
+    }
+
     /// What is served, as it is stored.
     pub(super) fn served(&self) -> impl Iterator<Item = &RawRow> {
         self.rows.values().filter_map(Row::served)
