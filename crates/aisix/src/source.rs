@@ -16,7 +16,10 @@ use aisix_store::{
     etcd::{EtcdStore, Settings, Tls},
 };
 use anyhow::{Context, Result, anyhow, bail};
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+};
 
 use crate::places;
 
@@ -25,6 +28,9 @@ const ATTEMPTS: (u32, Duration) = (5, Duration::from_secs(5));
 /// A changed configuration is cached this long after the first change, so that
 /// many changes make one file.
 const CACHE_PAUSE: Duration = Duration::from_millis(200);
+/// A configuration that stays as it is is cached anew so often, for the time at
+/// which that was last known.
+const CACHE_AGE: Duration = Duration::from_secs(60);
 /// What the embedded store may take to deliver what it holds.
 const LOCAL: Duration = Duration::from_secs(30);
 
@@ -102,16 +108,15 @@ impl Source {
             }
             Store::Etcd { store, prefix, cache, eager } => {
                 let follower = Follower::new(state.clone(), move |set| apply(set));
-                if let Some(path) = &cache {
-                    restore(path, &prefix, &*follower);
-                }
-                if eager {
+                let restored = cache.as_ref().is_some_and(|path| restore(path, &prefix, &*follower));
+                // With something to serve there is no reason to give up.
+                if eager && !restored {
                     let (attempts, pause) = ATTEMPTS;
                     let check = store.check(attempts, pause).await;
                     check.map_err(|why| anyhow!("etcd connect failed: {why}"))?;
                 }
                 if let Some(path) = cache {
-                    tokio::spawn(keep(path, prefix, state));
+                    tokio::spawn(keep(path, prefix, state.applied(), state, CACHE_AGE));
                 }
                 Ok(tokio::spawn(async move { store.run(follower, std::future::pending()).await }))
             }
@@ -129,31 +134,56 @@ impl Source {
     }
 }
 
-/// Starts with what an earlier run has kept.
-fn restore(path: &std::path::Path, prefix: &str, sink: &dyn Sink) {
+/// Starts with what an earlier run has kept, if it has.
+fn restore(path: &std::path::Path, prefix: &str, sink: &dyn Sink) -> bool {
     match cache::load(path, prefix) {
         Ok(Some(image)) => {
             tracing::info!(path = %path.display(), revision = image.revision, "starting with the cached configuration");
             sink.restore(image);
+            true
         }
-        Ok(None) => {}
+        Ok(None) => false,
         Err(why) => {
             tracing::warn!(path = %path.display(), "the cached configuration is ignored: {why}");
+            false
         }
     }
 }
 
-/// Keeps what is applied for a start without the store.
-async fn keep(path: PathBuf, prefix: String, state: Arc<ConfigState>) {
-    let mut applied = state.applied();
-    while applied.changed().await.is_ok() {
-        tokio::time::sleep(CACHE_PAUSE).await;
-        applied.mark_unchanged();
+/// Keeps what is applied for a start without the store, and every so often the
+/// time at which it was confirmed.
+async fn keep(
+    path: PathBuf,
+    prefix: String,
+    mut applied: watch::Receiver<u64>,
+    state: Arc<ConfigState>,
+    every: Duration,
+) {
+    let mut kept = state.image().and_then(|image| image.confirmed);
+    loop {
+        let changed = match tokio::time::timeout(every, applied.changed()).await {
+            Ok(Ok(())) => true,
+            Ok(Err(_)) => return,
+            Err(_) => false,
+        };
+        if changed {
+            tokio::time::sleep(CACHE_PAUSE).await;
+            applied.mark_unchanged();
+        }
         let Some(image) = state.image() else { continue };
+        let confirmed = image.confirmed;
+        if !changed && confirmed == kept {
+            continue;
+        }
         let (file, prefix) = (path.clone(), prefix.clone());
         let saved = tokio::task::spawn_blocking(move || cache::save(&file, &prefix, &image)).await;
-        if let Ok(Err(error)) = saved {
-            tracing::warn!(path = %path.display(), %error, "the configuration cannot be cached");
+        match saved {
+            Ok(Ok(())) => kept = confirmed,
+            Ok(Err(error)) => {
+                tracing::warn!(path = %path.display(), %error, "the configuration cannot be cached");
+            }
+            // The runtime is going down.
+            Err(_) => return,
         }
     }
 }
@@ -196,4 +226,40 @@ fn etcd_settings(etcd: &EtcdConfig) -> Result<Settings> {
         dial_timeout: etcd.dial_timeout.unwrap_or(DAY),
         request_timeout: etcd.request_timeout.unwrap_or(DAY),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use aisix_core::rows::Image;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_confirmation_alone_is_kept_too() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("cache.json");
+        let state = Arc::new(ConfigState::of_store("etcd", "/aisix/"));
+        let follower = Follower::new(state.clone(), |_| ());
+        let long_ago = SystemTime::now() - Duration::from_secs(7_200);
+        follower.restore(Image { revision: 3, confirmed: Some(long_ago), ..Image::default() });
+        let every = Duration::from_millis(10);
+        let keeping = tokio::spawn(keep(path.clone(), "/aisix/".into(), state.applied(), state, every));
+        tokio::task::yield_now().await;
+        assert!(!path.exists(), "nothing is new");
+        follower.confirm(3);
+        let kept = async {
+            loop {
+                if let Ok(Some(image)) = cache::load(&path, "/aisix/") {
+                    return image;
+                }
+                tokio::time::sleep(every).await;
+            }
+        };
+        let image = tokio::time::timeout(Duration::from_secs(20), kept).await.expect("a file");
+        assert_eq!(image.revision, 3);
+        assert!(image.confirmed.is_some_and(|at| at > long_ago + Duration::from_secs(7_000)));
+        keeping.abort();
+    }
 }

@@ -61,6 +61,8 @@ pub struct Image {
     pub rows: Vec<RawRow>,
     /// What is served instead of rows that are refused.
     pub pinned: Vec<Pinned>,
+    /// When the store was last known to hold nothing newer.
+    pub confirmed: Option<SystemTime>,
 }
 
 /// Takes what a store sees. The calls of one store come one after the other.

@@ -2,8 +2,8 @@
 //! reach. It holds credentials: only the owner may read it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read as _, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -28,6 +28,8 @@ struct Written<'a> {
     revision: u64,
     /// Seconds since 1970, for readers of the file.
     saved_at: u64,
+    /// The same, of [`Image::confirmed`]; 0 when that is not known.
+    confirmed_unix_secs: u64,
     entries: Vec<Entry>,
     stale: Vec<Entry>,
 }
@@ -39,9 +41,21 @@ struct Read {
     #[serde(default)]
     prefix: Option<String>,
     revision: u64,
+    #[serde(default)]
+    saved_at: Option<u64>,
+    #[serde(default)]
+    confirmed_unix_secs: Option<u64>,
     entries: Vec<Entry>,
     #[serde(default)]
     stale: Vec<Entry>,
+}
+
+impl Read {
+    /// Files that do not say it were written when something had changed.
+    fn confirmed(&self) -> Result<Option<SystemTime>, String> {
+        let said = self.confirmed_unix_secs.or(self.saved_at);
+        said.filter(|at| *at != 0).map(time).transpose()
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -74,6 +88,10 @@ fn seconds(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+fn time(seconds: u64) -> Result<SystemTime, String> {
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).ok_or_else(|| "a time is out of range".into())
+}
+
 /// Replaces the file as a whole: after a crash it holds the old or the new
 /// image. Blocks on the disk.
 pub fn save(path: &Path, prefix: &str, image: &Image) -> io::Result<()> {
@@ -82,6 +100,7 @@ pub fn save(path: &Path, prefix: &str, image: &Image) -> io::Result<()> {
         prefix,
         revision: image.revision,
         saved_at: seconds(SystemTime::now()),
+        confirmed_unix_secs: image.confirmed.map_or(0, seconds),
         entries: image.rows.iter().map(|row| Entry::of(row, None)).collect(),
         stale: image.pinned.iter().map(|pinned| Entry::of(&pinned.row, Some(pinned.since))).collect(),
     };
@@ -122,7 +141,7 @@ fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
 /// Files of the first version are read too; `None` if such a file is empty,
 /// because it does not say of which prefix.
 pub fn load(path: &Path, prefix: &str) -> Result<Option<Image>, String> {
-    let content = match fs::read(path) {
+    let content = match read_private(path) {
         Ok(content) => content,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(format!("the file cannot be read: {error}")),
@@ -137,6 +156,28 @@ pub fn load(path: &Path, prefix: &str) -> Result<Option<Image>, String> {
         (1, false) => first(read, prefix),
         _ => Err("of a version that is not known".into()),
     }
+}
+
+/// A file that others may read comes from a copy or a careless hand: it is
+/// closed to them.
+fn read_private(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let mode = file.metadata()?.permissions().mode() & 0o777;
+    if mode & !0o600 != 0 {
+        let closed = file.set_permissions(fs::Permissions::from_mode(mode & 0o600));
+        let path = path.display();
+        match closed {
+            Ok(()) => {
+                tracing::warn!(%path, "the cache file had the mode {mode:04o}; it holds credentials and is private now")
+            }
+            Err(error) => {
+                tracing::warn!(%path, %error, "the cache file holds credentials and has the mode {mode:04o}")
+            }
+        }
+    }
+    let mut content = Vec::new();
+    file.read_to_end(&mut content)?;
+    Ok(content)
 }
 
 /// Whether the file ends in a checksum; an error if it is a wrong one.
@@ -162,7 +203,8 @@ fn second(read: Read, prefix: &str) -> Result<Image, String> {
     if read.prefix.as_deref() != Some(prefix) {
         return Err("of another prefix".into());
     }
-    image(read.revision, read.entries, read.stale)
+    let confirmed = read.confirmed()?;
+    image(read.revision, read.entries, read.stale, confirmed)
 }
 
 /// The keys are whole. Keys of a sibling whose name begins alike may be among
@@ -178,21 +220,26 @@ fn first(read: Read, prefix: &str) -> Result<Option<Image>, String> {
         });
         ours.collect()
     };
+    let confirmed = read.confirmed()?;
     let (entries, stale) = (relative(read.entries), relative(read.stale));
     if entries.is_empty() {
         return Err("of another prefix".into());
     }
-    image(read.revision, entries, stale).map(Some)
+    image(read.revision, entries, stale, confirmed).map(Some)
 }
 
-fn image(revision: u64, entries: Vec<Entry>, stale: Vec<Entry>) -> Result<Image, String> {
+fn image(
+    revision: u64,
+    entries: Vec<Entry>,
+    stale: Vec<Entry>,
+    confirmed: Option<SystemTime>,
+) -> Result<Image, String> {
     let rows = entries.into_iter().map(Entry::row).collect::<Result<_, _>>()?;
     let pinned = stale.into_iter().map(|entry| {
-        let since = Duration::from_secs(entry.since_unix_secs.unwrap_or(0));
-        let since = UNIX_EPOCH.checked_add(since).ok_or("a time is out of range")?;
+        let since = time(entry.since_unix_secs.unwrap_or(0))?;
         Ok(Pinned { since, row: entry.row()? })
     });
-    Ok(Image { revision, rows, pinned: pinned.collect::<Result<_, String>>()? })
+    Ok(Image { revision, rows, pinned: pinned.collect::<Result<_, String>>()?, confirmed })
 }
 
 #[cfg(test)]

@@ -203,6 +203,30 @@ async fn a_wrong_or_missing_key_ends_the_boot_and_harms_nothing() {
     assert_secret_works(&gateway, &upstream).await;
 }
 
+#[tokio::test]
+async fn a_store_can_be_filled_before_the_first_start() {
+    let (mut gateway, upstream) = with_secret(Gateway::builder().embedded()).await;
+    let export = ["export", "store:data", "--reveal-secrets", "-o", "resources.yaml"];
+    gateway.stop().await;
+    let exit = aisix(&gateway, &export, &[]).await;
+    assert_eq!(exit.code, Some(0), "{exit:?}");
+    let apply = |more| ["apply", "-f", "resources.yaml", "--to", "store:fresh", more];
+    let exit = aisix(&gateway, &apply("--dry-run"), &[]).await;
+    assert!(exit.code == Some(1) && exit.stderr.contains("there is no store"), "{exit:?}");
+    assert!(!gateway.dir().join("fresh").exists(), "a plan makes nothing");
+    let exit = aisix(&gateway, &apply("--yes"), &[]).await;
+    assert_eq!(exit.code, Some(0), "{exit:?}");
+    std::fs::rename(gateway.dir().join("data"), gateway.dir().join("former")).expect("move");
+    std::fs::rename(gateway.dir().join("fresh"), gateway.dir().join("data")).expect("move");
+    gateway.start_again().await;
+    assert_secret_works(&gateway, &upstream).await;
+    for place in [["diff", "store:none", "resources.yaml"], ["diff", "resources.yaml", "store:none"]] {
+        let exit = aisix(&gateway, &place, &[]).await;
+        assert!(exit.stderr.contains("there is no store"), "{exit:?}");
+    }
+    assert!(!gateway.dir().join("none").exists(), "reading makes nothing");
+}
+
 /// A key in the form in which the gateway writes one.
 async fn generated_key() -> String {
     let (mut gateway, _) = embedded().await;

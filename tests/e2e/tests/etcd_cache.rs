@@ -8,6 +8,7 @@ use aisix_testkit::{Etcd, FakeProvider, Gateway, Request, eventually};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
 /// A gateway with a cache file that outlives it.
@@ -62,6 +63,19 @@ async fn it_serves_from_the_file_until_etcd_answers() {
     assert!(status["applied"]["applied_revision"].as_u64() > Some(0), "{status}");
     let health = gateway.admin_get("/admin/v1/health").await.json().await;
     assert!(health["config"]["snapshot_revision"].as_u64() > Some(0), "{health}");
+    // As old as what was kept, however young the process is.
+    let kept: Value =
+        serde_json::from_slice(&std::fs::read(file(folder.path())).expect("the cache")).expect("JSON");
+    let confirmed = kept["confirmed_unix_secs"].as_u64().expect("a time");
+    assert_eq!(second_of_day(&status["source"]["confirmed_at"]), confirmed % 86_400, "{status}");
+    eventually("the age is told", || async {
+        let health = gateway.admin_get("/admin/v1/health").await.json().await;
+        let age = health["config"]["snapshot_age_seconds"].as_u64().expect("an age");
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs();
+        assert!(age.abs_diff(now - confirmed) <= 2, "{age}: {health}");
+        (age >= 2).then_some(())
+    })
+    .await;
     etcd.start().await;
     etcd.delete(&format!("{PREFIX}/models/m")).await;
     put(&etcd, &format!("{PREFIX}/models/new"), &model("new")).await;
@@ -70,6 +84,51 @@ async fn it_serves_from_the_file_until_etcd_answers() {
     let status = gateway.config_status().await;
     assert_eq!(status["source"]["connected"], true, "{status}");
     assert_ne!(status["source"]["from_cache"], true, "{status}");
+}
+
+/// The seconds since midnight of an RFC 3339 time in UTC.
+fn second_of_day(text: &Value) -> u64 {
+    let time = text.as_str().and_then(|text| text.get(11..19)).expect("a time");
+    time.split(':').fold(0, |sum, part| sum * 60 + part.parse::<u64>().expect("a number"))
+}
+
+#[tokio::test]
+async fn with_a_password_it_also_serves_from_the_file() {
+    const PASSWORD: &str = "007-password-MARKER";
+    let (mut etcd, _upstream) = seeded().await;
+    etcd.enable_auth("root-password").await;
+    etcd.add_user("gateway", PASSWORD, &["/aisix/", "/_aisix/aisix/"]).await;
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let builder = on(&etcd)
+        .set("/managed", managed(folder.path()))
+        .set("/etcd/user", json!("gateway"))
+        .set("/etcd/password_env", json!("STORE_PASSWORD"))
+        .env("STORE_PASSWORD", PASSWORD);
+    let mut gateway = builder.clone().start().await;
+    wait_cache(folder.path(), |text| text.contains("api_keys/caller")).await;
+    gateway.stop().await;
+    etcd.stop().await;
+    let gateway = builder.start().await;
+    assert_eq!(gateway.chat(&Gateway::hello(false)).await.status, 200);
+    let status = gateway.config_status().await;
+    assert_eq!(status["source"]["from_cache"], true, "{status}");
+    etcd.start().await;
+    gateway.wait_config("connected", |s| s["source"]["connected"] == true).await;
+    assert_eq!(gateway.chat(&Gateway::hello(false)).await.status, 200);
+}
+
+/// Credentials are of no use where authentication is switched off, and no harm.
+#[tokio::test]
+async fn a_password_that_nobody_asks_for() {
+    let (etcd, _upstream) = seeded().await;
+    let gateway = on(&etcd)
+        .set("/etcd/user", json!("gateway"))
+        .set("/etcd/password_env", json!("STORE_PASSWORD"))
+        .env("STORE_PASSWORD", "of no use")
+        .start()
+        .await;
+    assert_eq!(gateway.chat(&Gateway::hello(false)).await.status, 200);
+    gateway.wait_log("authentication is switched off").await;
 }
 
 #[tokio::test]

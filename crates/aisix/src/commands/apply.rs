@@ -35,7 +35,10 @@ impl Apply {
         if let Some(note) = unenforced_note(&loaded) {
             eprintln!("{note}");
         }
-        let place = self.to.open(&self.access).await?;
+        let place = match self.dry_run {
+            true => self.to.open(&self.access).await?,
+            false => self.to.open_or_make(&self.access).await?,
+        };
         let (plan, _) = place.apply(&loaded.documents, self.prune, true).await?;
         // With `--prune` the plan removes them.
         if let (Open::Store(store), false) = (&place, self.prune) {

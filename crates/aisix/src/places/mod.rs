@@ -100,6 +100,16 @@ impl Place {
         Ok(Self::Etcd { endpoints, prefix: aisix_store::etcd::effective_prefix(prefix, "") })
     }
 
+    /// Connects to the place for a write, which may be the first one.
+    pub(crate) async fn open_or_make(&self, access: &Access) -> Result<Open> {
+        match self {
+            Self::Store(folder) => {
+                Ok(Open::Store(Store::new_or_embedded(folder, access.store_key()?).await?))
+            }
+            other => other.open(access).await,
+        }
+    }
+
     /// Connects to the place; a file is only read when it is asked for.
     pub(crate) async fn open(&self, access: &Access) -> Result<Open> {
         Ok(match self {

@@ -53,7 +53,15 @@ impl Store {
 
     /// A store that must be there.
     pub(crate) async fn embedded(folder: &Path, key: KeySource) -> Result<Self> {
-        let store = EmbeddedStore::open_existing(folder, key)?;
+        Self::local(EmbeddedStore::open_existing(folder, key)?).await
+    }
+
+    /// A store that is made when it is not there.
+    pub(super) async fn new_or_embedded(folder: &Path, key: KeySource) -> Result<Self> {
+        Self::local(EmbeddedStore::open(folder, key)?).await
+    }
+
+    async fn local(store: Arc<EmbeddedStore>) -> Result<Self> {
         let writer = store.clone();
         Self::follow("embedded", "", writer, |sink| async move {
             store.run(sink).await;

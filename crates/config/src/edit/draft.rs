@@ -1,6 +1,6 @@
 //! What the configuration would be after some changes.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,14 +11,12 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::secrets::{generate, unmask};
-use super::{
-    Dependant, Done, EditError, FieldError, MAX_GRACE, MAX_PROBLEMS, Operation, Refusal, Request, split,
-};
+use super::{Done, FieldError, MAX_GRACE, MAX_PROBLEMS, Operation, Refusal, Request, split};
 use crate::file::hex;
 use crate::plan::{self, Plan};
-use crate::resource::{By, Document, Identity, KINDS, ResourceKind, ResourceSet, kind_of, visit_refs};
+use crate::resource::{Document, ResourceKind, ResourceSet, kind_of};
 use crate::schema::{Fault, Mode, Problem, Seg};
-use crate::store::{ConfigState, now_rfc3339, read_stored, shortened};
+use crate::store::{ConfigState, now_rfc3339, read_stored};
 use crate::tree::Node;
 
 /// The caller keys, which the server can make secrets for.
@@ -27,24 +25,32 @@ const CALLER_KEYS: &str = "api_keys";
 const PREFIX: usize = 8;
 
 /// One row that would change.
-struct Change {
-    kind: &'static ResourceKind,
-    id: String,
+pub(super) struct Change {
+    pub(super) kind: &'static ResourceKind,
+    pub(super) id: String,
     /// The change that made it.
-    at: usize,
-    before: Option<RawRow>,
+    pub(super) at: usize,
+    pub(super) before: Option<RawRow>,
     /// As it would be stored, and its canonical form; `None` = gone.
-    after: Option<(Bytes, Value)>,
+    pub(super) after: Option<(Bytes, Value)>,
+}
+
+impl Change {
+    /// The document that it changes, if it can be read.
+    pub(super) fn before_document(&self) -> Option<Value> {
+        let row = self.before.as_ref()?;
+        read_stored(self.kind, &row.value).ok().map(|(document, _)| document)
+    }
 }
 
 /// What the configuration would be.
 pub(super) struct Draft<'s> {
     state: &'s ConfigState,
-    set: Arc<ResourceSet>,
+    pub(super) set: Arc<ResourceSet>,
     /// What was read of the store: each row once, so that a row that changes
     /// meanwhile is noticed by the commit.
     read: BTreeMap<String, Option<RawRow>>,
-    changes: BTreeMap<String, Change>,
+    pub(super) changes: BTreeMap<String, Change>,
     taken: usize,
     /// Whether fields of other versions stay in documents that hold them.
     kept: bool,
@@ -328,176 +334,6 @@ impl<'s> Draft<'s> {
             let kept = before.is_some_and(|row| after.is_some_and(|(bytes, _)| row.value == *bytes));
             *revision = if made == 0 || kept { before.map_or(0, |row| row.revision) } else { made };
         }
-    }
-
-    /// Checks that names are unique and that references hold.
-    pub(super) fn check(&self) -> Result<(), EditError> {
-        let mut taken = self.taken_texts();
-        let mut targets = Targets::default();
-        for change in self.changes.values() {
-            let fail = |refusal| EditError { at: change.at, refusal };
-            let Some((_, document)) = &change.after else {
-                self.nobody_needs(change, None, &mut targets).map_err(fail)?;
-                continue;
-            };
-            if let Some(text) = taken.remove(&(change.kind.name, change.id.clone())) {
-                return Err(fail(Refusal::Taken(text)));
-            }
-            self.references_hold(change, document, &mut targets).map_err(fail)?;
-            self.nobody_needs(change, change.kind.identity(document), &mut targets).map_err(fail)?;
-        }
-        Ok(())
-    }
-
-    /// The changes whose document has what another resource has: by kind and id, with the text.
-    fn taken_texts(&self) -> HashMap<(&'static str, String), String> {
-        let mut found = HashMap::new();
-        for kind in KINDS.iter().copied() {
-            let mut wanted: HashMap<(&'static str, String), Vec<&str>> = HashMap::new();
-            for change in self.changes.values().filter(|change| change.kind == kind) {
-                for text in change.after.iter().flat_map(|(_, document)| own_texts(kind, document)) {
-                    wanted.entry(text).or_default().push(&change.id);
-                }
-            }
-            if wanted.is_empty() {
-                continue;
-            }
-            self.each(kind, |id, document| {
-                for text in own_texts(kind, document) {
-                    for change in wanted.get(&text).into_iter().flatten().filter(|change| **change != id) {
-                        found.insert((kind.name, (*change).to_owned()), text.1.clone());
-                    }
-                }
-            });
-        }
-        found
-    }
-
-    /// Every resource of a kind as it would be: id and document.
-    fn each(&self, kind: &'static ResourceKind, mut see: impl FnMut(&str, &Value)) {
-        let own = || self.changes.values().filter(|change| change.kind == kind);
-        let changed: HashSet<&str> = own().map(|change| change.id.as_str()).collect();
-        self.set.each(kind, &mut |id, document| {
-            if !changed.contains(id) {
-                see(id, document);
-            }
-        });
-        for change in own() {
-            if let Some((_, document)) = &change.after {
-                see(&change.id, document);
-            }
-        }
-    }
-
-    fn references_hold(
-        &self,
-        change: &Change,
-        document: &Value,
-        targets: &mut Targets,
-    ) -> Result<(), Refusal> {
-        let mut errors = Vec::new();
-        visit_refs(change.kind, &mut document.clone(), &mut |site| {
-            if !site.checked || targets.has(self, site.kind, site.by, site.target) {
-                return;
-            }
-            let what = kind_of(site.kind).map_or(site.kind, |kind| kind.title);
-            let pointer = format!("/{}", site.path.replace(['.', '['], "/").replace(']', ""));
-            if errors.len() < MAX_PROBLEMS {
-                let target = shortened(site.target);
-                let message = format!("`{}` references unknown {what} {target:?}", shortened(&site.path));
-                errors.push(FieldError { message, path: pointer });
-            }
-        });
-        if errors.is_empty() { Ok(()) } else { Err(Refusal::Invalid(errors)) }
-    }
-
-    /// Nobody refers to a resource that is gone, or by a name that it had.
-    fn nobody_needs(
-        &self,
-        change: &Change,
-        name: Option<String>,
-        targets: &mut Targets,
-    ) -> Result<(), Refusal> {
-        let Some(before) = &change.before else { return Ok(()) };
-        let old = read_stored(change.kind, &before.value).ok();
-        let old_name = old.and_then(|(document, _)| change.kind.identity(&document));
-        let gone_id = change.after.is_none();
-        let gone_name = old_name.clone().filter(|old| name.as_ref() != Some(old));
-        if !gone_id && gone_name.is_none() {
-            return Ok(());
-        }
-        let mut dependants = Vec::new();
-        for kind in KINDS.iter().copied().filter(|kind| kind.may_refer_to(change.kind.name)) {
-            self.each(kind, |id, document| {
-                // Most documents need not be looked at closely.
-                let by_id = gone_id && mentions(document, &change.id);
-                if !by_id && !gone_name.as_ref().is_some_and(|name| mentions(document, name)) {
-                    return;
-                }
-                visit_refs(kind, &mut document.clone(), &mut |site| {
-                    let meant = site.kind == change.kind.name
-                        && match site.by {
-                            By::Id => gone_id && *site.target == change.id,
-                            By::Name | By::Pattern => {
-                                gone_name.as_deref() == Some(site.target.as_str())
-                                    && !targets.has(self, site.kind, site.by, site.target)
-                            }
-                        };
-                    if meant {
-                        let name = kind.identity(document);
-                        dependants.push(Dependant { kind, id: id.to_owned(), name, field: site.path });
-                    }
-                });
-            });
-        }
-        if dependants.is_empty() {
-            return Ok(());
-        }
-        Err(Refusal::Referenced { name: old_name.unwrap_or_else(|| change.id.clone()), dependants })
-    }
-}
-
-/// The ids and names that references may lead to, gathered kind by kind when
-/// they are asked for.
-#[derive(Default)]
-struct Targets(HashMap<&'static str, (HashSet<String>, HashSet<String>)>);
-
-impl Targets {
-    fn has(&mut self, draft: &Draft<'_>, kind: &str, by: By, target: &str) -> bool {
-        if by == By::Pattern && target.contains('*') {
-            return true;
-        }
-        let Some(kind) = kind_of(kind) else { return false };
-        let (ids, names) = self.0.entry(kind.name).or_insert_with(|| {
-            let (mut ids, mut names) = (HashSet::new(), HashSet::new());
-            draft.each(kind, |id, document| {
-                ids.insert(id.to_owned());
-                names.extend(kind.identity(document));
-            });
-            (ids, names)
-        });
-        if by == By::Id { ids.contains(target) } else { names.contains(target) }
-    }
-}
-
-/// What no other resource of the kind may have: what it is called, and the text.
-fn own_texts(kind: &ResourceKind, document: &Value) -> Vec<(&'static str, String)> {
-    let mut texts = (kind.exclusive)(document);
-    let fields = kind.unique_fields();
-    texts.extend(fields.filter_map(|field| Some((field, document[field].as_str()?.to_owned()))));
-    if !matches!(kind.identity, Identity::Field(_)) {
-        texts.extend(kind.identity(document).map(|identity| ("identity", identity)));
-    }
-    texts
-}
-
-/// Whether any text of a document holds another.
-fn mentions(document: &Value, text: &str) -> bool {
-    match document {
-        Value::String(own) => own.contains(text),
-        Value::Array(items) => items.iter().any(|item| mentions(item, text)),
-        Value::Object(members) => members.values().any(|member| mentions(member, text)),
-        _ => false,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Changing what a store holds: requests are checked strictly, together, and
 //! against what is in force; then they are committed together or not at all.
 
+mod check;
 mod draft;
 mod secrets;
 

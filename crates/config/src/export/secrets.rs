@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::names::{Named, unused};
 use crate::file::singular;
-use crate::schema::{Fields, Format, Kind, Path, Seg};
+use crate::schema::{Fields, Format, Kind, Path, Seg, masked_url};
 
 const PREFIX: &str = "AISIXSECRET";
 
@@ -86,7 +86,11 @@ fn texts(kind: Option<&Kind>, value: &mut Value, path: &mut Path, secret: bool, 
     let secret = secret || kind.is_some_and(is_secret);
     let kind = kind.map(|kind| alternative(kind, value));
     match value {
-        Value::String(text) => visit(text, path, secret),
+        Value::String(text) => {
+            let url = matches!(kind, Some(Kind::Text { format, .. }) if format.is_url());
+            let secret = secret || url && masked_url(text).is_some();
+            visit(text, path, secret);
+        }
         Value::Array(items) => {
             let item = match kind {
                 Some(Kind::List(list)) => Some(&list.item),

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::interpolate::fill;
 use super::names::{Book, Names};
 use super::{Env, ErrorKind, Loaded, Rejection, field_of, hash_field, line_suffix, name_field, singular};
-use crate::resource::{By, Document, Identity, ResourceKind, Site, derived_id, visit_refs};
+use crate::resource::{By, Document, Identity, Links, ResourceKind, Site, derived_id, visit_refs};
 use crate::schema::{Fault, Mode, Path, Problem};
 use crate::tree::{Node, Origin};
 
@@ -68,6 +68,17 @@ impl Collection {
             self.unique_identities();
         }
         self.unique_values();
+        if self.kind.name == "models" {
+            self.no_cycles();
+        }
+    }
+
+    fn no_cycles(&mut self) {
+        let mut links = Links::default();
+        self.entries.iter().for_each(|entry| links.add(&entry.document));
+        for entry in self.entries.iter_mut().filter(|entry| entry.faults.is_empty()) {
+            entry.faults.extend(links.complaint(&entry.document).map(|why| (ErrorKind::Schema, why)));
+        }
     }
 
     fn unique_identities(&mut self) {

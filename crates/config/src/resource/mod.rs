@@ -7,6 +7,7 @@ mod a2a_agent;
 mod api_key;
 mod cache_policy;
 mod claim_mapping;
+mod cycles;
 mod guardrail;
 mod guardrail_attachment;
 mod mcp_auth_settings;
@@ -30,12 +31,13 @@ use crate::schema::{self, Checked, Fault, Kind, Mode, Nulls, Path, Problem};
 use crate::tree::Node;
 
 pub use api_key::ApiKey;
+pub(crate) use cycles::Links;
 pub use model::{Cooldown, Direct, Model};
 pub use provider_key::{
     Adapter, KeyTls, ParamConstraints, ProviderKey, RequestOverrides, ResponseOverrides, StreamDoneMarker,
     TelemetryTags,
 };
-pub(crate) use refs::{By, Ref, Site, no_more_refs, visit_refs};
+pub(crate) use refs::{By, Ref, Site, no_more_refs, read_refs, visit_refs};
 pub(crate) use set::{AnyRows, Unbuilt, rows_of};
 pub use set::{ResourceSet, Rows, Stored, View};
 
@@ -218,8 +220,11 @@ impl ResourceKind {
 
     /// Whether its documents can name resources of another kind.
     pub(crate) fn may_refer_to(&self, kind: &str) -> bool {
+        self.has_more_refs() || self.refs.iter().any(|known| known.kind == kind)
+    }
+
+    pub(crate) fn has_more_refs(&self) -> bool {
         !std::ptr::fn_addr_eq(self.more_refs, no_more_refs as MoreRefs)
-            || self.refs.iter().any(|known| known.kind == kind)
     }
 
     /// The document as operators may see it.

@@ -74,6 +74,89 @@ pub(crate) fn visit_refs(kind: &super::ResourceKind, document: &mut Value, visit
     (kind.more_refs)(document, visit);
 }
 
+/// Shows every reference of a document: where it is, once that is asked for,
+/// what names its target, and the target.
+pub(crate) fn read_refs(
+    kind: &super::ResourceKind,
+    document: &Value,
+    see: &mut dyn FnMut(&dyn Fn() -> String, (&'static str, By), &str),
+) {
+    for reference in kind.refs {
+        read(document, reference.path, &mut Vec::new(), &mut |places, target| {
+            see(&|| at(reference.path, places), (reference.kind, reference.by), target);
+        });
+    }
+    if kind.has_more_refs() {
+        (kind.more_refs)(&mut document.clone(), &mut |site| {
+            see(&|| site.path.clone(), (site.kind, site.by), site.target);
+        });
+    }
+}
+
+/// Shows every text at a path, and the places in the lists on the way.
+pub(super) fn read<'d>(
+    value: &'d Value,
+    path: &str,
+    places: &mut Vec<usize>,
+    found: &mut dyn FnMut(&[usize], &'d str),
+) {
+    if path.is_empty() {
+        if let Value::String(text) = value {
+            found(places, text);
+        }
+    } else if let Some(rest) = path.strip_prefix("[]") {
+        for (index, item) in value.as_array().into_iter().flatten().enumerate() {
+            places.push(index);
+            read(item, rest.trim_start_matches('.'), places, found);
+            places.pop();
+        }
+    } else {
+        let end = path.find(['.', '[']).unwrap_or(path.len());
+        if let Some(value) = value.get(&path[..end]) {
+            read(value, path[end..].trim_start_matches('.'), places, found);
+        }
+    }
+}
+
+/// `a[].b` as `a[0].b`.
+pub(super) fn at(path: &str, places: &[usize]) -> String {
+    places.iter().fold(path.to_owned(), |path, place| path.replacen("[]", &format!("[{place}]"), 1))
+}
+
+impl super::ResourceKind {
+    /// Whether a document may refer to an id or name; says yes too often rather
+    /// than too seldom.
+    pub(crate) fn mentions(&self, document: &Value, target: &str) -> bool {
+        if self.has_more_refs() {
+            return holds(document, target);
+        }
+        self.refs.iter().any(|reference| reaches(document, reference.path, target))
+    }
+}
+
+/// Whether a text at a path is the target.
+fn reaches(value: &Value, path: &str, target: &str) -> bool {
+    if path.is_empty() {
+        return value.as_str() == Some(target);
+    }
+    if let Some(rest) = path.strip_prefix("[]") {
+        let rest = rest.trim_start_matches('.');
+        return value.as_array().into_iter().flatten().any(|item| reaches(item, rest, target));
+    }
+    let (name, rest) = path.split_at(path.find(['.', '[']).unwrap_or(path.len()));
+    value.get(name).is_some_and(|value| reaches(value, rest.trim_start_matches('.'), target))
+}
+
+/// Whether any text holds another.
+fn holds(value: &Value, text: &str) -> bool {
+    match value {
+        Value::String(own) => own.contains(text),
+        Value::Array(items) => items.iter().any(|item| holds(item, text)),
+        Value::Object(members) => members.values().any(|member| holds(member, text)),
+        _ => false,
+    }
+}
+
 /// Goes to every text at a path.
 pub(crate) fn walk(
     value: &mut Value,
@@ -115,5 +198,12 @@ mod tests {
         }
         let expected = [("a[0].b", "x"), ("a[1].b[0]", "y"), ("d", "w")];
         assert_eq!(seen, expected.map(|(path, text)| (path.to_owned(), text.to_owned())));
+        let mut read_only = Vec::new();
+        for path in ["a[].b", "a[].b[]", "d", "e.f"] {
+            read(&document, path, &mut Vec::new(), &mut |places, text| {
+                read_only.push((at(path, places), text.to_owned()));
+            });
+        }
+        assert_eq!(read_only, seen);
     }
 }

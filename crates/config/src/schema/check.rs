@@ -258,6 +258,10 @@ impl Checker {
     }
 
     fn format(&mut self, format: Format, text: &str, node: &Node) {
+        if self.mode == Mode::Strict && format.is_url() && super::url::is_masked(text) {
+            let why = "value holds `***` in place of a credential; write the URL as it is";
+            return self.fault(node, Fault::Rule(why.into()));
+        }
         if let Err(rule) = format.check(text) {
             let advice = format.is_advice() && self.mode == Mode::Lenient;
             self.fault(node, if advice { Fault::Advice(rule) } else { Fault::Rule(rule) });
@@ -376,7 +380,8 @@ fn no_integer(number: &serde_json::Number) -> Fault {
     }
 }
 
-/// Replaces every secret of a canonical document by `***`.
+/// Replaces every secret of a canonical document by `***`, and credentials
+/// inside URLs.
 pub(crate) fn mask(kind: &Kind, value: &mut Value) {
     let fields = |fields: Fields, value: &mut Value| {
         for field in fields {
@@ -387,6 +392,11 @@ pub(crate) fn mask(kind: &Kind, value: &mut Value) {
     };
     match kind {
         Kind::Secret | Kind::Text { format: Format::Secret, .. } => hide(value),
+        Kind::Text { format, .. } if format.is_url() => {
+            if let Some(masked) = value.as_str().and_then(super::masked_url) {
+                *value = masked.into();
+            }
+        }
         Kind::Object(own) => fields(own, value),
         Kind::Union(union) => {
             let variant = value[union.tag].as_str().and_then(|name| union.variant(name));

@@ -189,6 +189,21 @@ impl Format {
         )
     }
 
+    /// Whether the text is a URL, in which there may be credentials.
+    pub(crate) fn is_url(self) -> bool {
+        matches!(
+            self,
+            Self::Url
+                | Self::BaseUrl
+                | Self::FullUrl
+                | Self::NoCredentials
+                | Self::HttpsOr(_)
+                | Self::Http
+                | Self::SlsEndpoint
+                | Self::DatadogSite
+        )
+    }
+
     pub(crate) fn check(self, text: &str) -> Result<(), String> {
         let rule = |holds: bool, message: &str| if holds { Ok(()) } else { Err(message.into()) };
         match self {

@@ -7,6 +7,7 @@ mod format;
 mod json_schema;
 mod problem;
 mod text;
+mod url;
 
 use std::fmt;
 use std::ops::Deref;
@@ -18,6 +19,7 @@ pub use format::FORBIDDEN_HEADERS;
 pub(crate) use format::{Format, compile, parse_net, parse_time};
 pub use json_schema::json_schema;
 pub(crate) use problem::{Fault, Path, Problem, Seg, near};
+pub(crate) use url::masked as masked_url;
 
 /// A table.
 pub(crate) type Fields = &'static [Field];

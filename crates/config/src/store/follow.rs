@@ -34,8 +34,8 @@ impl Follower {
 
 impl Sink for Follower {
     fn restore(&self, image: Image) {
-        let revision = image.revision;
-        let set = self.state.step(revision, From::Cache, |table, set| table.restore(image, set));
+        let (revision, from) = (image.revision, From::Cache(image.confirmed));
+        let set = self.state.step(revision, from, |table, set| table.restore(image, set));
         self.publish(set, revision);
     }
 

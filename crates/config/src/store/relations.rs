@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use serde_json::Value;
 
 use super::status::{Conflict, Dangling};
-use crate::resource::{By, KINDS, ResourceKind, ResourceSet, View, visit_refs};
+use crate::resource::{By, KINDS, Links, ResourceKind, ResourceSet, View, read_refs};
 
 /// The most of each that are told.
 const MAX_TOLD: usize = 256;
@@ -42,7 +42,7 @@ impl Names {
 }
 
 /// Everything that does not fit, bounded.
-pub(super) fn report(set: &ResourceSet) -> (Vec<Conflict>, Vec<Dangling>) {
+pub(super) fn report(set: &ResourceSet) -> (Vec<Conflict>, Vec<Dangling>, Vec<Vec<String>>) {
     let views: Vec<(&'static ResourceKind, Vec<View>)> =
         KINDS.iter().map(|kind| (*kind, set.views(kind))).collect();
     let mut conflicts = Vec::new();
@@ -60,24 +60,28 @@ pub(super) fn report(set: &ResourceSet) -> (Vec<Conflict>, Vec<Dangling>) {
         .flat_map(|(kind, views)| views.iter().map(move |view| (*kind, &*view.id, &*view.document)));
     let names = Names::of(documents.clone());
     let mut dangling = Vec::new();
-    for (kind, id, document) in documents {
+    for (kind, id, document) in documents.clone() {
         if dangling.len() >= MAX_TOLD {
             break;
         }
-        visit_refs(kind, &mut document.clone(), &mut |site| {
-            if !names.has(site.kind, site.by, site.target) {
+        read_refs(kind, document, &mut |path, (target_kind, by), target| {
+            if !names.has(target_kind, by, target) {
                 dangling.push(Dangling {
                     resource_kind: kind.name,
                     resource_id: id.to_owned(),
-                    field: site.path,
-                    target_kind: site.kind,
-                    target: site.target.clone(),
+                    field: path(),
+                    target_kind,
+                    target: target.to_owned(),
                 });
             }
         });
     }
     dangling.truncate(MAX_TOLD);
-    (conflicts, dangling)
+    let mut links = Links::default();
+    for (_, _, document) in documents.filter(|(kind, ..)| kind.name == "models") {
+        links.add(document);
+    }
+    (conflicts, dangling, links.cycles(MAX_TOLD))
 }
 
 /// What several resources have and one should. The lowest id wins.

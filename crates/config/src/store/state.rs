@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use aisix_core::rows::{Image, RawRow};
 use arc_swap::ArcSwap;
@@ -50,9 +50,28 @@ enum Origin {
         connected: bool,
         from_cache: bool,
         observed_revision: Option<u64>,
-        /// When nothing newer was known to exist.
-        confirmed: Option<(Instant, SystemTime)>,
+        confirmed: Option<Confirmed>,
     },
+}
+
+/// When nothing newer was known to exist.
+#[derive(Clone, Copy)]
+struct Confirmed {
+    at: SystemTime,
+    /// When that was noted here, and how long ago it was then: an earlier run
+    /// may have learnt it. A clock that is set later changes no age.
+    noted: Instant,
+    before: Duration,
+}
+
+impl Confirmed {
+    fn new(at: SystemTime) -> Self {
+        Self { at, noted: Instant::now(), before: at.elapsed().unwrap_or_default() }
+    }
+
+    fn age(&self) -> Duration {
+        self.before + self.noted.elapsed()
+    }
 }
 
 struct Book {
@@ -145,7 +164,7 @@ impl ConfigState {
             Origin::File { .. } => None,
             Origin::Store { confirmed, .. } => Some(Freshness {
                 revision: self.current.load().revision,
-                age_seconds: confirmed.map(|(at, _)| at.elapsed().as_secs()),
+                age_seconds: confirmed.map(|confirmed| confirmed.age().as_secs()),
             }),
         }
     }
@@ -244,12 +263,13 @@ impl ConfigState {
         };
         // Hashing everything at each step would make writes as slow as there are rows.
         let step = take(table, &mut set);
-        *connected = from != From::Cache;
-        *from_cache = from == From::Cache;
+        *from_cache = matches!(from, From::Cache(_));
+        *connected = !*from_cache;
         *observed_revision = Some(revision);
-        if from != From::Cache {
-            *confirmed = Some((Instant::now(), now));
-        }
+        *confirmed = match from {
+            From::Cache(confirmed) => confirmed.map(Confirmed::new),
+            From::List | From::Watch => Some(Confirmed::new(now)),
+        };
         let clean = !table.has_refusals();
         book.kinds.extend(&step.kinds);
         book.observed_at = Some(now);
@@ -280,7 +300,7 @@ impl ConfigState {
         let mut book = self.book();
         if let Origin::Store { connected, confirmed, observed_revision, .. } = &mut book.origin {
             *connected = true;
-            *confirmed = Some((Instant::now(), SystemTime::now()));
+            *confirmed = Some(Confirmed::new(SystemTime::now()));
             *observed_revision = Some(revision);
         }
     }
@@ -302,7 +322,9 @@ impl ConfigState {
     pub fn image(&self) -> Option<Image> {
         let revision = self.current.load().revision;
         match &self.book().origin {
-            Origin::Store { table, .. } => Some(table.image(revision)),
+            Origin::Store { table, confirmed, .. } => {
+                Some(table.image(revision, confirmed.map(|confirmed| confirmed.at)))
+            }
             Origin::File { .. } => None,
         }
     }
@@ -343,7 +365,7 @@ impl ConfigState {
     /// The JSON of `/status/config`.
     pub fn status(&self) -> ConfigStatus {
         let set = self.current();
-        let (conflicts, dangling) = relations::report(&set);
+        let (conflicts, dangling, cycles) = relations::report(&set);
         let mut book = self.book();
         let book = &mut *book;
         let loaded = book.applied_at.is_some();
@@ -374,7 +396,7 @@ impl ConfigState {
                     observed_revision: *observed_revision,
                     source_hash: seen.then_some(hashes.source),
                     observed_at: book.observed_at.map(rfc3339),
-                    confirmed_at: confirmed.map(|(_, at)| rfc3339(at)),
+                    confirmed_at: confirmed.map(|confirmed| rfc3339(confirmed.at)),
                     from_cache: *from_cache,
                 };
                 let partial = table.partially_compatible();
@@ -406,6 +428,7 @@ impl ConfigState {
             not_enforced,
             conflicts,
             dangling,
+            cycles,
         }
     }
 
@@ -463,7 +486,8 @@ impl ConfigState {
 /// What a step comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum From {
-    Cache,
+    /// With the time at which the store was last known to hold nothing newer.
+    Cache(Option<SystemTime>),
     List,
     Watch,
 }

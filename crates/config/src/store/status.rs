@@ -25,6 +25,8 @@ pub struct ConfigStatus {
     pub(super) not_enforced: Vec<NotEnforced>,
     pub(super) conflicts: Vec<Conflict>,
     pub(super) dangling: Vec<Dangling>,
+    /// Models that stand for each other: the names on the way around.
+    pub(super) cycles: Vec<Vec<String>>,
 }
 
 #[derive(Clone, Debug, Serialize)]

@@ -215,7 +215,7 @@ impl Table {
     }
 
     /// Everything, for a start without the store.
-    pub(super) fn image(&self, revision: u64) -> Image {
+    pub(super) fn image(&self, revision: u64, confirmed: Option<SystemTime>) -> Image {
         let pinned = |row: &Row| match &row.serving {
             Serving::Pinned(pinned) => Some(pinned.clone()),
             _ => None,
@@ -224,6 +224,7 @@ impl Table {
             revision,
             rows: self.rows.values().map(|row| row.newest.clone()).collect(),
             pinned: self.rows.values().filter_map(pinned).collect(),
+            confirmed,
         }
     }
 

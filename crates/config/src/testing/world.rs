@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{arbitrary, canonical, hostile};
 use crate::file::name_field;
-use crate::resource::{By, Document, Identity, KINDS, ResourceKind, visit_refs};
+use crate::resource::{By, Document, Identity, KINDS, Links, ResourceKind, visit_refs};
 
 /// Some of every kind, all valid, with names and ids of all sorts; every
 /// reference leads somewhere.
@@ -24,8 +24,10 @@ pub(crate) fn world() -> impl Strategy<Value = Vec<Document>> {
             }
         }
         loop {
+            // Whoever was removed may have been the last.
+            KINDS.iter().all(|kind| documents.iter().any(|own| own.kind == *kind)).then_some(())?;
             let connected = connect(&documents, &picks)?;
-            match collision(&connected) {
+            match collision(&connected).or_else(|| looped(&connected)) {
                 None => return Some(connected),
                 // The first of each kind stays.
                 Some(at) => drop(documents.remove(at)),
@@ -57,6 +59,11 @@ fn connect(documents: &[Document], picks: &[prop::sample::Index]) -> Option<Vec<
         visit_refs(kind, &mut value, &mut |site| {
             // Not itself, and not the same twice, where there are enough.
             let others = documents.iter().filter(|other| other.kind.name == site.kind);
+            // Models do not lead back to themselves where that can be.
+            let direct = |other: &Document| other.value.get("model_name").is_some();
+            let below = |other: &&Document| *other.kind != *kind || direct(other) || *other.id > *id;
+            let lower: Vec<_> = others.clone().filter(below).collect();
+            let others = if lower.is_empty() { others.collect() } else { lower }.into_iter();
             let fresh: Vec<_> = others.clone().filter(|other| !used.contains(&other.id)).collect();
             let among = if fresh.is_empty() { others.collect() } else { fresh };
             let target = among[picks.next().expect("a cycle").index(among.len())];
@@ -69,6 +76,13 @@ fn connect(documents: &[Document], picks: &[prop::sample::Index]) -> Option<Vec<
         canonical(kind, &value).map(|value| Document { kind, id, value })
     };
     documents.iter().map(&mut connect).collect()
+}
+
+/// A model that leads back to itself.
+fn looped(documents: &[Document]) -> Option<usize> {
+    let mut links = Links::default();
+    documents.iter().filter(|document| document.kind.name == "models").for_each(|own| links.add(&own.value));
+    documents.iter().position(|own| own.kind.name == "models" && links.complaint(&own.value).is_some())
 }
 
 /// A document that has what another one has alone.

@@ -13,7 +13,7 @@ use std::{
 
 use aisix_config::{ApiKey, Model, ResourceSet, Rows, Stored};
 use aisix_core::{Capture, Error, Glob, Reason};
-use aisix_policy::identity::{Entry, Key, KeyTable};
+use aisix_policy::identity::{Digest256, Entry, Key, KeyTable};
 use aisix_telemetry::{CallerId, CallerLabels, HealthTable, ModelId, Telemetry};
 use foldhash::HashMap;
 use ipnet::IpNet;
@@ -138,14 +138,16 @@ fn keys(
     };
     let (gone, new) = old.difference(resources.api_keys());
     for key in gone {
-        let caller =
-            keys.with(&parse_digest(&key.value.key_hash)).find(|entry| entry.key.id == key.id).cloned();
+        let Some(digest) = parse_digest(&key.value.key_hash) else { continue };
+        let caller = keys.with(&digest).find(|entry| entry.key.id == key.id).cloned();
         if let Some(caller) = caller {
             keys.remove(&caller);
         }
     }
     for key in new {
-        keys.insert(&compile_key(key, telemetry));
+        if let Some(digest) = parse_digest(&key.value.key_hash) {
+            keys.insert(&compile_key(key, digest, telemetry));
+        }
     }
     keys
 }
@@ -240,7 +242,7 @@ fn compile_model(
     }
 }
 
-fn compile_key(stored: &Stored<ApiKey>, telemetry: &Telemetry) -> Caller {
+fn compile_key(stored: &Stored<ApiKey>, digest: Digest256, telemetry: &Telemetry) -> Caller {
     let key = &stored.value;
     let label = telemetry.caller(CallerLabels {
         api_key_id: &stored.id,
@@ -251,8 +253,12 @@ fn compile_key(stored: &Stored<ApiKey>, telemetry: &Telemetry) -> Caller {
     Arc::new(Entry {
         key: Key {
             id: stored.id.clone(),
-            digest: parse_digest(&key.key_hash),
-            previous: key.previous_key_hash.as_deref().map(parse_digest).zip(key.previous_key_expires_at),
+            digest,
+            previous: key
+                .previous_key_hash
+                .as_deref()
+                .and_then(parse_digest)
+                .zip(key.previous_key_expires_at),
             allowed_models: key.allowed_models.iter().map(|pattern| Glob::new(pattern)).collect(),
             expires_at: key.expires_at,
             disabled: key.disabled,
@@ -266,11 +272,34 @@ fn compile_key(stored: &Stored<ApiKey>, telemetry: &Telemetry) -> Caller {
     })
 }
 
-/// Validation admits 64 hexadecimal digits only; anything else matches no secret.
-fn parse_digest(hex: &str) -> [u8; 32] {
+/// A stored key may hold anything as its hash: what is not exactly 64
+/// lower-case hexadecimal digits matches no secret.
+fn parse_digest(hex: &str) -> Option<Digest256> {
+    let digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    if hex.len() != 64 || !hex.as_bytes().iter().all(digit) {
+        return None;
+    }
     let mut digest = [0; 32];
     for (at, byte) in digest.iter_mut().enumerate() {
-        *byte = hex.get(at * 2..at * 2 + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()).unwrap_or(0);
+        *byte = u8::from_str_radix(&hex[at * 2..at * 2 + 2], 16).ok()?;
     }
-    digest
+    Some(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use aisix_policy::identity::digest;
+
+    use super::*;
+
+    #[test]
+    fn only_the_exact_form_of_a_hash_is_one() {
+        let expected = digest("sk-1");
+        let hex: String = expected.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(parse_digest(&hex), Some(expected));
+        let odd = [hex.to_uppercase(), hex[1..].into(), format!("{hex}0"), format!(" {}", &hex[1..])];
+        for odd in odd.into_iter().chain([String::new(), format!("+{}", &hex[1..]), "é".repeat(32)]) {
+            assert_eq!(parse_digest(&odd), None, "{odd}");
+        }
+    }
 }

@@ -22,6 +22,7 @@ fn sample() -> Image {
         revision: 9,
         rows: vec![row("models/a", 7, document.clone()), row("models/ü/b", 9, [0xff, 0x00])],
         pinned: vec![Pinned { row: row("models/ü/b", 8, document), since: at(1_700_000_000) }],
+        confirmed: Some(at(1_700_000_100)),
     }
 }
 
@@ -31,7 +32,8 @@ fn at(seconds: u64) -> SystemTime {
 
 fn same(left: &Image, right: &Image) -> bool {
     let pinned = |image: &Image| image.pinned.iter().map(|p| (p.row.clone(), p.since)).collect::<Vec<_>>();
-    left.revision == right.revision && left.rows == right.rows && pinned(left) == pinned(right)
+    let plain = |image: &Image| (image.revision, image.confirmed);
+    plain(left) == plain(right) && left.rows == right.rows && pinned(left) == pinned(right)
 }
 
 fn place() -> (TempDir, PathBuf) {
@@ -62,11 +64,40 @@ fn the_file_is_the_documented_json() {
     assert_eq!(value["prefix"], PREFIX);
     assert_eq!(value["revision"], 9);
     assert!(value["saved_at"].as_u64().is_some_and(|at| at > 1_700_000_000));
+    assert_eq!(value["confirmed_unix_secs"], 1_700_000_100);
     assert_eq!(value["entries"][0]["key"], "models/a");
     assert_eq!(value["entries"][1]["value_b64"], "/wA=");
     assert!(value["entries"][1].get("since_unix_secs").is_none());
     assert_eq!(value["stale"][0]["since_unix_secs"], 1_700_000_000);
     assert_eq!(value["sha256"].as_str().map(str::len), Some(64));
+}
+
+#[test]
+fn a_file_open_to_others_is_closed_to_them() {
+    let (_folder, path) = place();
+    save(&path, PREFIX, &sample()).expect("saved");
+    for (mode, private) in [(0o644, 0o600), (0o440, 0o400)] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("set");
+        assert!(same(&load(&path, PREFIX).expect("readable").expect("there"), &sample()));
+        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, private);
+    }
+}
+
+/// The file as it was before it told when it was confirmed.
+#[test]
+fn a_file_that_does_not_tell_its_age_is_as_old_as_it_is() {
+    let (_folder, path) = place();
+    let before = seconds(SystemTime::now());
+    save(&path, PREFIX, &sample()).expect("saved");
+    let text = fs::read_to_string(&path).expect("there");
+    let (body, _) = text.split_once(BEFORE_SUM).expect("a checksum");
+    let body = body.replace(r#""confirmed_unix_secs":1700000100,"#, "");
+    fs::write(&path, [&body, BEFORE_SUM, &checksum(body.as_bytes()), AFTER_SUM].concat()).expect("written");
+    let image = load(&path, PREFIX).expect("readable").expect("there");
+    assert!(image.confirmed.is_some_and(|confirmed| confirmed >= at(before)), "{:?}", image.confirmed);
+    // What was never confirmed is not confirmed by being saved.
+    save(&path, PREFIX, &Image { confirmed: None, ..sample() }).expect("saved");
+    assert_eq!(load(&path, PREFIX).expect("readable").expect("there").confirmed, None);
 }
 
 #[test]
@@ -142,7 +173,7 @@ fn the_first_version_is_read() {
         {"key": "/aisix-b/models/b", "value_b64": "e30=", "revision": 4},
     ]));
     let image = load(&path, PREFIX).expect("readable").expect("there");
-    assert!(same(&image, &Image { revision: 4, rows: vec![row("models/a", 3, "{}")], pinned: vec![] }));
+    assert!(same(&image, &Image { revision: 4, rows: vec![row("models/a", 3, "{}")], ..Image::default() }));
     assert_eq!(load(&path, "/other/").expect_err("not ours"), "of another prefix");
     let (_folder, empty) = write_first(json!([]));
     assert!(load(&empty, PREFIX).expect("readable").is_none());
@@ -168,6 +199,7 @@ proptest! {
         revision: u64,
         rows in prop::collection::vec((".*", any::<u64>(), any::<Vec<u8>>()), 0..8),
         pinned in prop::collection::vec((".*", any::<u64>(), any::<Vec<u8>>(), 0u64..1 << 40), 0..4),
+        confirmed in prop::option::of(1u64..1 << 40),
         prefix in ".*",
     ) {
         let image = Image {
@@ -176,6 +208,7 @@ proptest! {
             pinned: pinned.into_iter().map(|(key, revision, value, since)| {
                 Pinned { row: row(&key, revision, value), since: at(since) }
             }).collect(),
+            confirmed: confirmed.map(at),
         };
         let (_folder, path) = place();
         save(&path, &prefix, &image).expect("saved");

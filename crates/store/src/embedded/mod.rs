@@ -10,8 +10,8 @@
 //! `rows` are the documents as they are, `history` every version of each of
 //! them (nothing for a deletion), `commits` the audit of each revision. History
 //! and commits are append-only, which the file itself enforces by triggers.
-//! Values are encrypted (see `crypto.rs` for how); keys of rows, audit records
-//! (whose secrets are masked by those who write them) and `meta` are not.
+//! Values and audit are encrypted (see `crypto.rs` for how); keys of rows and
+//! `meta` are not.
 //! A damaged value does not open, and the number of rows and changes is kept
 //! with each commit, so what is read is what was written, or an error.
 //!
@@ -162,9 +162,11 @@ impl EmbeddedStore {
 
     /// Commits, newest first, and only those before a revision.
     pub async fn revisions(&self, limit: usize, before: Option<u64>) -> Result<Vec<Revision>, Error> {
-        self.read(move |connection, _, _| rows::revisions(connection, limit, before))
-            .await?
-            .map_err(|fault| self.tell(fault))
+        self.read(move |connection, keys, path| {
+            keys.with_ring(path, |ring| rows::revisions(connection, ring, limit, before))
+        })
+        .await?
+        .map_err(|fault| self.tell(fault))
     }
 
     /// A value that is kept beside the rows, unencrypted.
@@ -277,7 +279,9 @@ impl Writer for EmbeddedStore {
 
     fn audit(&self, query: AuditQuery) -> BoxFuture<'_, Result<Vec<AuditRecord>, CommitError>> {
         Box::pin(async move {
-            let found = self.read(move |connection, _, _| rows::audit(connection, &query));
+            let found = self.read(move |connection, keys, path| {
+                keys.with_ring(path, |ring| rows::audit(connection, ring, &query))
+            });
             found.await.map_err(unavailable)?.map_err(|fault| fault.tell_commit(&self.path, &self.keys))
         })
     }

@@ -19,6 +19,18 @@ use super::rows::{finish, set_writing_key, writing_key};
 
 const BATCH: usize = 256;
 
+/// What is encrypted: a column of a table, and the name that a value is bound to.
+struct Sealed {
+    table: &'static str,
+    value: &'static str,
+    name: &'static str,
+}
+
+const ROWS: Sealed = Sealed { table: "rows", value: "value", name: "key" };
+const HISTORY: Sealed = Sealed { table: "history", value: "value", name: "key" };
+/// The name is [`AUDIT`](super::rows::AUDIT).
+const COMMITS: Sealed = Sealed { table: "commits", value: "audit", name: "'audit'" };
+
 /// A point at which a rotation may be cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Point {
@@ -48,8 +60,9 @@ pub(super) fn rotate(
     keys.keep(former.with_first(key.clone()))?;
     pass(Point::Kept);
     let ring = keys.ring();
-    let rows = encrypt(&transaction, "rows", &ring)?;
-    let history = encrypt(&transaction, "history", &ring)?;
+    let rows = encrypt(&transaction, &ROWS, &ring)?;
+    let history = encrypt(&transaction, &HISTORY, &ring)?;
+    encrypt(&transaction, &COMMITS, &ring)?;
     set_writing_key(&transaction, &key)?;
     pass(Point::Encrypted);
     finish(transaction)?;
@@ -68,12 +81,13 @@ pub(super) fn rotate(
 }
 
 /// Encrypts the values of a table with the first key of the ring.
-fn encrypt(transaction: &Transaction<'_>, table: &str, ring: &Ring) -> Result<u64, Fault> {
+fn encrypt(transaction: &Transaction<'_>, sealed: &Sealed, ring: &Ring) -> Result<u64, Fault> {
+    let Sealed { table, value, name } = sealed;
     let select = format!(
-        "SELECT rowid, key, revision, value FROM {table} WHERE rowid > ?1 AND value IS NOT NULL ORDER BY rowid LIMIT {BATCH}"
+        "SELECT rowid, {name}, revision, {value} FROM {table} WHERE rowid > ?1 AND {value} IS NOT NULL ORDER BY rowid LIMIT {BATCH}"
     );
     let mut select = transaction.prepare(&select)?;
-    let mut update = transaction.prepare(&format!("UPDATE {table} SET value = ?2 WHERE rowid = ?1"))?;
+    let mut update = transaction.prepare(&format!("UPDATE {table} SET {value} = ?2 WHERE rowid = ?1"))?;
     let (mut last, mut done) = (i64::MIN, 0);
     loop {
         let batch: Vec<(i64, String, u64, Vec<u8>)> = select

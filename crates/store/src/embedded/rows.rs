@@ -16,6 +16,8 @@ use super::keys::Keys;
 
 /// The name in `meta` of a value that was sealed with the key for writing.
 pub(super) const KEY_CHECK: &str = "store.key";
+/// What the audit of a commit is sealed as; rows have a slash in their key.
+pub(super) const AUDIT: &str = "audit";
 /// Values and audit of a commit: more is a mistake, and is held in memory more than once.
 const COMMIT_MAX: usize = 64 << 20;
 
@@ -166,13 +168,14 @@ pub(super) fn commit(
     let revision = head.revision + 1;
     let mut audit = commit.audit.clone();
     audit.revision = revision;
-    let audit = serde_json::to_string(&audit).map_err(|error| Fault::Unavailable(error.to_string()))?;
+    let audit = serde_json::to_vec(&audit).map_err(|error| Fault::Unavailable(error.to_string()))?;
     let size: usize = commit.edits.iter().filter_map(|edit| edit.value.as_ref()).map(Bytes::len).sum();
     if size + audit.len() > COMMIT_MAX {
         return Err(Fault::TooLarge(format!("a commit holds at most {} MiB", COMMIT_MAX >> 20)));
     }
     let key = keys.with_ring(store, |ring| writing_key(&transaction, ring))?;
     let rows = write(&transaction, &commit.edits, head, &key)?;
+    let audit = key.seal(AUDIT, revision, &audit)?;
     let trace = "INSERT INTO commits (revision, audit, changes, rows) VALUES (?1, ?2, ?3, ?4)";
     transaction.execute(trace, params![revision, audit, commit.edits.len(), rows])?;
     finish(transaction)?;
@@ -253,7 +256,11 @@ pub(super) fn add_meta(connection: &Connection, name: &str, value: &[u8]) -> rus
     Ok(connection.execute(put, params![name, value])? == 1)
 }
 
-pub(super) fn audit(connection: &Connection, query: &AuditQuery) -> Result<Vec<AuditRecord>, Fault> {
+pub(super) fn audit(
+    connection: &Connection,
+    ring: &Ring,
+    query: &AuditQuery,
+) -> Result<Vec<AuditRecord>, Fault> {
     let mut records = Vec::new();
     let mut statement = connection
         .prepare("SELECT revision, audit FROM commits WHERE revision < ?1 ORDER BY revision DESC")?;
@@ -261,7 +268,7 @@ pub(super) fn audit(connection: &Connection, query: &AuditQuery) -> Result<Vec<A
     while records.len() < query.limit
         && let Some(row) = found.next()?
     {
-        let record: AuditRecord = record(row)?;
+        let record: AuditRecord = record(row, ring)?;
         if query.matches(&record) {
             records.push(record);
         }
@@ -271,6 +278,7 @@ pub(super) fn audit(connection: &Connection, query: &AuditQuery) -> Result<Vec<A
 
 pub(super) fn revisions(
     connection: &Connection,
+    ring: &Ring,
     limit: usize,
     older_than: Option<u64>,
 ) -> Result<Vec<Revision>, Fault> {
@@ -286,7 +294,7 @@ pub(super) fn revisions(
     let mut found = statement.query(params![before(older_than), i64::try_from(limit).unwrap_or(i64::MAX)])?;
     let mut revisions = Vec::new();
     while let Some(row) = found.next()? {
-        let Line { at, actor, action } = record(row)?;
+        let Line { at, actor, action } = record(row, ring)?;
         revisions.push(Revision { revision: row.get(0)?, at, actor, action, changes: row.get(2)? });
     }
     Ok(revisions)
@@ -297,9 +305,9 @@ fn before(revision: Option<u64>) -> i64 {
 }
 
 /// The audit of a row that begins with the revision and the audit.
-fn record<T: serde::de::DeserializeOwned>(row: &rusqlite::Row<'_>) -> Result<T, Fault> {
+fn record<T: serde::de::DeserializeOwned>(row: &rusqlite::Row<'_>, ring: &Ring) -> Result<T, Fault> {
     let revision: u64 = row.get(0)?;
-    let text = row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?;
-    serde_json::from_str(text)
+    let text = ring.open(AUDIT, revision, blob(row, 1)?)?;
+    serde_json::from_slice(&text)
         .map_err(|_| Fault::Damaged(format!("the audit record of revision {revision} cannot be read")))
 }

@@ -23,10 +23,11 @@ const WAIT_FOR_OTHERS: Duration = Duration::from_secs(5);
 const SCHEMA: [&str; 10] = [
     "CREATE TABLE rows (key TEXT NOT NULL PRIMARY KEY, revision INTEGER NOT NULL, value BLOB NOT NULL) STRICT",
     "CREATE TABLE history (revision INTEGER NOT NULL, key TEXT NOT NULL, value BLOB, PRIMARY KEY (revision, key)) STRICT",
-    "CREATE TABLE commits (revision INTEGER PRIMARY KEY, audit TEXT NOT NULL, changes INTEGER NOT NULL, rows INTEGER NOT NULL) STRICT",
+    "CREATE TABLE commits (revision INTEGER PRIMARY KEY, audit BLOB NOT NULL, changes INTEGER NOT NULL, rows INTEGER NOT NULL) STRICT",
     "CREATE TABLE meta (name TEXT NOT NULL PRIMARY KEY, value BLOB NOT NULL) STRICT",
     "CREATE TRIGGER commits_keep BEFORE DELETE ON commits BEGIN SELECT RAISE(ABORT, 'commits are append-only'); END",
-    "CREATE TRIGGER commits_stay BEFORE UPDATE ON commits BEGIN SELECT RAISE(ABORT, 'commits are append-only'); END",
+    // The audit may change: to the same, under another key.
+    "CREATE TRIGGER commits_stay BEFORE UPDATE ON commits WHEN NEW.revision IS NOT OLD.revision OR NEW.changes IS NOT OLD.changes OR NEW.rows IS NOT OLD.rows BEGIN SELECT RAISE(ABORT, 'commits are append-only'); END",
     "CREATE TRIGGER commits_follow BEFORE INSERT ON commits WHEN NEW.revision IS NOT (SELECT coalesce(max(revision), 0) + 1 FROM commits) BEGIN SELECT RAISE(ABORT, 'commits are append-only'); END",
     "CREATE TRIGGER history_keeps BEFORE DELETE ON history BEGIN SELECT RAISE(ABORT, 'history is append-only'); END",
     // The value may change: to the same, under another key.

@@ -124,10 +124,35 @@ async fn values_are_not_in_the_file() {
     let dir = TempDir::new().unwrap();
     let store = EmbeddedStore::open(dir.path(), KeySource::Generated).unwrap();
     put(&store, 0, vec![edit("provider_keys/a", "sk-very-secret", Expect::Absent)]).await.unwrap();
-    for name in ["aisix.db", "aisix.db-wal"] {
-        let bytes = std::fs::read(dir.path().join(name)).unwrap();
-        assert!(!bytes.windows(14).any(|window| window == b"sk-very-secret"), "{name}");
+    let audit = || async { store.audit(AuditQuery { limit: 9, ..AuditQuery::default() }).await.unwrap() };
+    let before = audit().await;
+    assert_eq!((before.len(), before[0].actor.as_str()), (1, "tester"));
+    for rotated in [false, true] {
+        if rotated {
+            store.rotate_key(None).await.unwrap();
+        }
+        for name in ["aisix.db", "aisix.db-wal"] {
+            let bytes = std::fs::read(dir.path().join(name)).unwrap();
+            let holds = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
+            assert!(!holds(b"sk-very-secret") && !holds(b"tester"), "{name}, rotated: {rotated}");
+        }
+        assert_eq!(audit().await, before, "rotated: {rotated}");
+        assert_eq!(store.revisions(9, None).await.unwrap()[0].actor, "tester");
     }
+}
+
+#[tokio::test]
+async fn an_audit_opens_only_at_its_revision() {
+    let dir = TempDir::new().unwrap();
+    let store = EmbeddedStore::open(dir.path(), env(KEY_A)).unwrap();
+    fill(&store).await;
+    let swap = "UPDATE commits SET audit = (SELECT audit FROM commits WHERE revision = 1) WHERE revision = 2";
+    raw(dir.path()).execute_batch(swap).unwrap();
+    let found = store.audit(AuditQuery { limit: 9, ..AuditQuery::default() }).await.unwrap_err();
+    assert!(found.to_string().contains("revision 2 does not open"), "{found}");
+    assert!(matches!(store.revisions(9, None).await, Err(Error::Damaged { .. })));
+    assert_eq!(store.revisions(9, Some(2)).await.unwrap().len(), 1);
+    check(&store).await;
 }
 
 #[tokio::test]
@@ -139,8 +164,9 @@ async fn history_and_commits_are_append_only() {
     let attempts = [
         "DELETE FROM commits",
         "DELETE FROM commits WHERE revision = 3",
-        "UPDATE commits SET audit = '{}'",
-        "INSERT OR REPLACE INTO commits SELECT revision, '{}', changes, rows FROM commits WHERE revision = 2",
+        "UPDATE commits SET changes = 7",
+        "UPDATE commits SET revision = revision + 10",
+        "INSERT OR REPLACE INTO commits SELECT revision, x'00', changes, rows FROM commits WHERE revision = 2",
         "REPLACE INTO commits SELECT * FROM commits",
         "INSERT INTO commits SELECT 5, audit, changes, rows FROM commits WHERE revision = 3",
         "DELETE FROM history",

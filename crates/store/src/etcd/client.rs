@@ -60,6 +60,11 @@ impl Failure {
         *code == Code::Unauthenticated || text.contains("revision of auth store is old")
     }
 
+    /// The cluster knows no users: whoever reaches it may do everything.
+    fn is_open(&self) -> bool {
+        matches!(self, Self::Refused(_, text) if text.contains("authentication is not enabled"))
+    }
+
     /// The wanted revision was compacted, or is not reached yet.
     pub(super) fn is_revision(&self) -> bool {
         matches!(self, Self::Refused(Code::OutOfRange, text) if text.contains("required revision"))
@@ -210,12 +215,22 @@ impl Client {
         if let Some(user) = &self.user {
             let ask =
                 AuthenticateRequest { name: user.name.clone(), password: user.password.expose().clone() };
-            let answer: AuthenticateResponse =
-                session.call(path::AUTHENTICATE, ask, self.request_timeout).await?;
-            let token = AsciiMetadataValue::try_from(answer.token);
-            let mut token = token.map_err(|_| Failure::Unanswered("the token is not ASCII".into()))?;
-            token.set_sensitive(true);
-            session.token = Some(token);
+            let answer: Result<AuthenticateResponse, _> =
+                session.call(path::AUTHENTICATE, ask, self.request_timeout).await;
+            match answer {
+                Ok(answer) => {
+                    let token = AsciiMetadataValue::try_from(answer.token);
+                    let mut token =
+                        token.map_err(|_| Failure::Unanswered("the token is not ASCII".into()))?;
+                    token.set_sensitive(true);
+                    session.token = Some(token);
+                }
+                // A token is wanted again as soon as it is switched on.
+                Err(failure) if failure.is_open() => {
+                    tracing::warn!("etcd asks for no password: authentication is switched off there");
+                }
+                Err(failure) => return Err(failure),
+            }
         }
         let _: RangeResponse = session.call(path::RANGE, self.probe.clone(), self.request_timeout).await?;
         // Only a hint: a user may lack the right to ask.

@@ -104,7 +104,7 @@ impl EtcdStore {
         let prefix = effective_prefix(&settings.prefix, "");
         let probe = RangeRequest { limit: 1, keys_only: true, ..range(&prefix) };
         let client = Client::new(&settings, probe)?;
-        let side = format!("/_aisix/{}/", prefix.trim_matches('/'));
+        let side = side(&prefix);
         Ok(Arc::new(Self { client, prefix, side, wanted: watch::Sender::new(0) }))
     }
 
@@ -180,6 +180,15 @@ impl EtcdStore {
     }
 }
 
+/// What lies beside the rows of a prefix. `/aisix/` and `aisix/` are two.
+fn side(prefix: &str) -> String {
+    match prefix.strip_prefix('/') {
+        Some("") => "/_aisix//".to_owned(),
+        Some(rest) => format!("/_aisix/{rest}"),
+        None => format!("/_aisix//{prefix}"),
+    }
+}
+
 /// Everything under a prefix that ends in a slash.
 fn range(prefix: &str) -> RangeRequest {
     RangeRequest { key: prefix.into(), range_end: end_of(prefix), ..RangeRequest::default() }
@@ -192,4 +201,22 @@ fn end_of(prefix: &str) -> Vec<u8> {
         *last += 1;
     }
     end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{effective_prefix, side};
+
+    #[test]
+    fn prefixes_have_sides_of_their_own() {
+        let sides = [
+            ("/aisix", "", "/_aisix/aisix/"),
+            ("/aisix/", "blue", "/_aisix/aisix/blue/"),
+            ("aisix", "", "/_aisix//aisix/"),
+            ("/", "", "/_aisix//"),
+        ];
+        for (prefix, env_id, expected) in sides {
+            assert_eq!(side(&effective_prefix(prefix, env_id)), expected, "{prefix} {env_id}");
+        }
+    }
 }

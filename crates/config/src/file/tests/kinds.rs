@@ -107,6 +107,22 @@ fn made_ids_may_be_written() {
     }
 }
 
+#[test]
+fn models_do_not_lead_back_to_themselves() {
+    let text = "_format_version: '1'\nmodels:\n\
+        - {display_name: a, routing: {targets: [{model: b}]}}\n\
+        - {display_name: b, ensemble: {panel: [{model: c}], judge: {model: a}}}\n\
+        - {display_name: c, routing: {targets: [{model: a}]}}\n";
+    let errors = load_text(text, &|_| None).expect_err("a cycle").to_string();
+    for told in [
+        "`routing.targets[0].model` leads back to this model: a → b → a",
+        "`ensemble.judge.model` leads back to this model: b → a → b",
+        "`routing.targets[0].model` leads back to this model: c → a → b → c",
+    ] {
+        assert!(errors.contains(told), "{told} in {errors}");
+    }
+}
+
 /// What is written in place of something in the file, and what is said.
 #[test]
 fn problems_of_every_kind() {

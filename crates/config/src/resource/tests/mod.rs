@@ -273,6 +273,60 @@ fn masked_documents_hold_no_secret() {
     }
 }
 
+#[test]
+fn credentials_in_urls_are_not_shown() {
+    fn poison(value: &mut Value) -> usize {
+        match value {
+            Value::String(text) if text.starts_with("http://") || text.starts_with("https://") => {
+                *text = "https://user:MARKER@host.example/?key=MARKER&Access-Token=MARKER".into();
+                1
+            }
+            Value::Array(items) => items.iter_mut().map(poison).sum(),
+            Value::Object(members) => members.values_mut().map(poison).sum(),
+            _ => 0,
+        }
+    }
+    let mut kinds = BTreeSet::new();
+    for (kind, cases) in all() {
+        for text in cases.full {
+            let mut document = parse(text);
+            if poison(&mut document) == 0 {
+                continue;
+            }
+            kinds.insert(kind.name);
+            // The rules of the kind aside: what matters is what is shown.
+            let value = schema::check(&kind.shape, &Node::of_json(document), kind.nulls, Mode::Lenient).document;
+            assert!(value.to_string().contains("MARKER"), "{value}");
+            let masked = kind.masked(&value).to_string();
+            assert!(!masked.contains("MARKER"), "{}: {masked}", kind.name);
+            let document = Document { kind, id: "x".into(), value };
+            let export = crate::export::export(&[document], crate::export::ExportOptions::default());
+            let told = format!("{}{:?}{:?}", export.yaml, export.warnings, export.problems);
+            assert!(!told.contains("MARKER"), "{}: {told}", kind.name);
+        }
+    }
+    let expected = [
+        "a2a_agents",
+        "guardrails",
+        "mcp_auth_settings",
+        "mcp_servers",
+        "observability_exporters",
+        "oidc_providers",
+        "passthrough_routes",
+        "provider_keys",
+    ];
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_masked_url_is_not_written() {
+    let agent = serde_json::json!({"name": "a", "url": "https://h/?key=***"});
+    let kind = kind_of("a2a_agents").expect("a kind");
+    let told = texts(&check(kind, &agent, Mode::Strict)).join("");
+    assert!(told.contains("`***` in place of a credential"), "{told}");
+    assert_eq!(texts(&check(kind, &agent, Mode::Lenient)), [""; 0]);
+}
+
 fn walk(fields: Fields, depth: usize, see: &mut dyn FnMut(&crate::schema::Field)) {
     for field in fields {
         see(field);

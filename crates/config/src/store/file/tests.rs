@@ -120,6 +120,7 @@ async fn the_status_after_boot() {
             "not_enforced": [],
             "conflicts": [],
             "dangling": [],
+            "cycles": [],
         })
     );
     assert_eq!(Rig::start("_format_version: '1'\n").status()["state"], "empty");

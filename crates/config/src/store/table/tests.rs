@@ -1,10 +1,12 @@
 //! Tests of following a store.
 
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use aisix_core::rows::{Change, Image, RawRow, Sink};
 use serde_json::{Value, json};
 
+use crate::store::status::rfc3339;
 use crate::store::{ConfigState, Follower};
 
 struct Rig {
@@ -160,11 +162,31 @@ fn names_of_several_resolve_to_the_lowest_id_and_are_told() {
 }
 
 #[test]
+fn models_that_stand_for_each_other_are_told() {
+    let rig = Rig::new();
+    let group = |name: &str, target: &str| {
+        json!({"display_name": name, "routing": {"targets": [{"model": target}]}}).to_string()
+    };
+    let rows = vec![row("models/1", 1, &group("a", "b")), row("models/2", 1, &group("b", "a"))];
+    rig.follower.replace(rows, 1);
+    assert_eq!(rig.status()["cycles"], json!([["a", "b", "a"]]));
+    rig.put("models/2", 2, &group("b", "c"));
+    let status = rig.status();
+    assert_eq!(status["cycles"], json!([]));
+    assert_eq!(
+        (&status["dangling"][0]["field"], &status["dangling"][0]["target"]),
+        (&json!("routing.targets[0].model"), &json!("c"))
+    );
+}
+
+#[test]
 fn a_start_without_the_store_serves_what_was_served() {
     let rig = Rig::new();
     rig.follower.replace(vec![row("models/a", 1, &model("a")), row("models/b", 1, &model("b"))], 1);
     rig.put("models/a", 2, "{}");
-    let image = rig.state.image().expect("an image");
+    let mut image = rig.state.image().expect("an image");
+    let confirmed = image.confirmed.expect("the store was reached") - Duration::from_secs(7_200);
+    image.confirmed = Some(confirmed);
     let since = rig.status()["rejected"][0]["serving_stale_since"].clone();
 
     let next = Rig::new();
@@ -176,14 +198,18 @@ fn a_start_without_the_store_serves_what_was_served() {
         (&json!(false), &json!(true))
     );
     assert_eq!(status["rejected"][0]["serving_stale_since"], since);
-    assert_eq!(
-        next.state.freshness().and_then(|fresh| fresh.age_seconds),
-        None,
-        "the store was never reached"
-    );
+    let age = || next.state.freshness().and_then(|fresh| fresh.age_seconds);
+    assert!(age().is_some_and(|age| (7_200..7_300).contains(&age)), "as old as it is: {:?}", age());
+    assert_eq!(status["source"]["confirmed_at"], rfc3339(confirmed));
+    assert_eq!(next.state.image().and_then(|image| image.confirmed), Some(confirmed));
     next.follower.replace(vec![row("models/a", 2, "{}")], 9);
     assert_eq!((next.names(), &next.status()["source"]["from_cache"]), (vec!["a".to_owned()], &Value::Null));
+    assert!(age() < Some(100), "the store was reached");
     next.follower.restore(Image::default());
+    assert_eq!(age(), None, "an image that does not say when");
+    let later = SystemTime::now() + Duration::from_secs(7_200);
+    next.follower.restore(Image { confirmed: Some(later), ..Image::default() });
+    assert_eq!(age(), Some(0), "a clock that was ahead");
 }
 
 #[test]
