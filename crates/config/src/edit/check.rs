@@ -167,9 +167,16 @@ impl Draft<'_> {
     /// A model does not lead back to itself. What models name is gathered when
     /// a changed one names any.
     fn no_cycle(&self, change: &Change, document: &Value, links: &mut Option<Links>) -> Result<(), Refusal> {
-        let virtual_model =
-            ["routing", "ensemble", "semantic"].iter().any(|shape| document.get(shape).is_some());
-        if change.kind.name != "models" || !virtual_model {
+        const SHAPES: [&str; 3] = ["routing", "ensemble", "semantic"];
+        if change.kind.name != "models" || SHAPES.iter().all(|shape| document.get(shape).is_none()) {
+            return Ok(());
+        }
+        // What led back before may stay so.
+        let same = |before: Value| {
+            let mut fields = SHAPES.iter().chain(&["display_name"]);
+            fields.all(|field| before.get(field) == document.get(field))
+        };
+        if change.before_document().is_some_and(same) {
             return Ok(());
         }
         let links = links.get_or_insert_with(|| {

@@ -213,6 +213,19 @@ async fn names_are_unique_and_references_hold() {
 }
 
 #[tokio::test]
+async fn models_do_not_lead_back_to_themselves() {
+    let rig = Rig::filled().await;
+    let group =
+        |name: &str, target: &str| json!({"display_name": name, "routing": {"targets": [{"model": target}]}});
+    rig.one(create("models", "a", group("a", "m"))).await.expect("a group");
+    rig.one(create("models", "b", group("b", "a"))).await.expect("a group of it");
+    let back = rig.one(patch("models", "a", group("a", "b"))).await.expect_err("a cycle");
+    assert_eq!(back.to_string(), "`routing.targets[0].model` leads back to this model: a → b → a");
+    let both = vec![create("models", "c", group("c", "d")), create("models", "d", group("d", "c"))];
+    assert!(rig.run(both).await.is_err(), "together they are a cycle too");
+}
+
+#[tokio::test]
 async fn a_renamed_model_must_not_be_named_any_more() {
     let rig = Rig::filled().await;
     let caller = json!({"display_name": "c", "allowed_models": ["m"]});

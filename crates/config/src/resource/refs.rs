@@ -74,13 +74,12 @@ pub(crate) fn visit_refs(kind: &super::ResourceKind, document: &mut Value, visit
     (kind.more_refs)(document, visit);
 }
 
-/// Shows every reference of a document: where it is, once that is asked for,
-/// what names its target, and the target.
-pub(crate) fn read_refs(
-    kind: &super::ResourceKind,
-    document: &Value,
-    see: &mut dyn FnMut(&dyn Fn() -> String, (&'static str, By), &str),
-) {
+/// Is shown references: where, once that is asked for; the kind that is named,
+/// and how; the name or id.
+pub(crate) type See<'s> = dyn FnMut(&dyn Fn() -> String, (&'static str, By), &str) + 's;
+
+/// Shows every reference of a document.
+pub(crate) fn read_refs(kind: &super::ResourceKind, document: &Value, see: &mut See<'_>) {
     for reference in kind.refs {
         read(document, reference.path, &mut Vec::new(), &mut |places, target| {
             see(&|| at(reference.path, places), (reference.kind, reference.by), target);

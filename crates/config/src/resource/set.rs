@@ -49,6 +49,9 @@ impl<T> Deref for Rows<T> {
     }
 }
 
+/// Some of the resources of a kind.
+type Shared<'r, T> = Vec<&'r Arc<Stored<T>>>;
+
 impl<T> Rows<T> {
     /// The resource of an id.
     pub fn get(&self, id: &str) -> Option<&Arc<Stored<T>>> {
@@ -61,7 +64,7 @@ impl<T> Rows<T> {
     }
 
     /// What is not in the other any more, and what is new in it.
-    pub fn difference<'r>(&'r self, other: &'r Self) -> (Vec<&'r Arc<Stored<T>>>, Vec<&'r Arc<Stored<T>>>) {
+    pub fn difference<'r>(&'r self, other: &'r Self) -> (Shared<'r, T>, Shared<'r, T>) {
         let (mut gone, mut new) = (Vec::new(), Vec::new());
         let (mut a, mut b) = (self.iter().peekable(), other.iter().peekable());
         loop {

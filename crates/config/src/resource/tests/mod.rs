@@ -295,7 +295,8 @@ fn credentials_in_urls_are_not_shown() {
             }
             kinds.insert(kind.name);
             // The rules of the kind aside: what matters is what is shown.
-            let value = schema::check(&kind.shape, &Node::of_json(document), kind.nulls, Mode::Lenient).document;
+            let value =
+                schema::check(&kind.shape, &Node::of_json(document), kind.nulls, Mode::Lenient).document;
             assert!(value.to_string().contains("MARKER"), "{value}");
             let masked = kind.masked(&value).to_string();
             assert!(!masked.contains("MARKER"), "{}: {masked}", kind.name);
