@@ -57,7 +57,9 @@ impl Draft<'_> {
                 let mut see = |label: &'static str, text: &str| {
                     let changes = wanted.get(label).and_then(|texts| texts.get(text));
                     for change in changes.into_iter().flatten().filter(|change| **change != id) {
-                        found.insert((kind.name, (*change).to_owned()), text.to_owned());
+                        // What it is called says more than what else it has.
+                        let place = (kind.name, (*change).to_owned());
+                        found.entry(place).or_insert_with(|| text.to_owned());
                     }
                 };
                 for field in &fields {

@@ -71,6 +71,11 @@ pub(super) fn create(path: &Path, keys: &Keys) -> Result<(), Error> {
     let draft = tempfile::NamedTempFile::new_in(folder).map_err(fail)?.into_temp_path();
     let mut connection = connection(&draft).map_err(|error| tell_sql(&error, path))?;
     fill(&mut connection, keys).map_err(|fault| fault.tell(path, keys))?;
+    // The mode stays with the file. Taking it later needs the file alone, which several
+    // processes that open a new store at once would refuse each other.
+    let mode: rusqlite::Result<String> =
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0));
+    mode.map_err(|error| tell_sql(&error, path))?;
     connection.close().map_err(|(_, error)| tell_sql(&error, path))?;
     match draft.persist_noclobber(path) {
         Err(error) if error.error.kind() != ErrorKind::AlreadyExists => return Err(fail(error.error)),
