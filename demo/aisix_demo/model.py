@@ -108,7 +108,8 @@ def start(stack, python, folder):
     child = stack.enter_context(Child("the model server", [python, SERVER], log, pipe_stdin=True))
 
     def listening():
-        found = re.search(r"^listening (\S+)$", child.log(), re.M)
+        # The server's own log may stand on the same line.
+        found = re.search(r"listening (?:on )?(http://127\.0\.0\.1:\d+)(?=\D)", child.log())
         return found and found.group(1)
 
     url = wait_until("the model server", listening, child, 120)
